@@ -1,1 +1,19 @@
-//! To come.
+//! The domain: accounts, keys, secrets and tokens, and the rules of their life.
+//!
+//! Everything here is pure. It takes values and the time and returns values; the only thing it asks
+//! of the operating system is random bytes. It knows nothing of stores, policies or HTTP.
+//!
+//! A *key* is an identity, a *secret* is its proof, a *token* is how the proof travels:
+//! `sk_live_` + selector + secret + checksum. Rotating replaces the secret and keeps the key.
+
+mod account;
+mod id;
+mod record;
+mod secret;
+mod token;
+
+pub use account::Account;
+pub use id::{AccountId, EnvironmentId, IdError, KeyId, Selector};
+pub use record::{Key, KeyError, Kind, Mode, NewKey, Scope, State, Status, StoredSecret, UnknownWord};
+pub use secret::{Ceiling, Cost, Glance, HashError, Phc, Remembered, Screen, Secret};
+pub use token::{Mint, MintError, NotAToken, Token};

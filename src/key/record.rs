@@ -1,0 +1,510 @@
+//! A key: its record, and what may happen to it in its life.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::{Account, AccountId, EnvironmentId, KeyId, Mint, Phc, Screen, Selector};
+
+/// What a key is for. What it *may do* is said by policies alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Public by design: it is embedded in browsers and mobile clients.
+    Publishable,
+    /// Full access; kept on a server.
+    Secret,
+    /// What its scopes grant.
+    Restricted,
+}
+
+impl Kind {
+    /// The first two characters of its tokens.
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Self::Publishable => "pk",
+            Self::Secret => "sk",
+            Self::Restricted => "rk",
+        }
+    }
+
+    /// Its name in JSON, headers and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Publishable => "publishable",
+            Self::Secret => "secret",
+            Self::Restricted => "restricted",
+        }
+    }
+}
+
+/// Which of an account's two environments a key belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Real data.
+    Live,
+    /// Isolated data to try things on.
+    Test,
+}
+
+impl Mode {
+    /// Its name in tokens, JSON, headers and environment ids.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Test => "test",
+        }
+    }
+}
+
+/// A word that names no kind or mode.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{word}` is not one of {choices}")]
+pub struct UnknownWord {
+    word: String,
+    choices: &'static str,
+}
+
+impl FromStr for Kind {
+    type Err = UnknownWord;
+
+    fn from_str(word: &str) -> Result<Self, UnknownWord> {
+        [Self::Publishable, Self::Secret, Self::Restricted]
+            .into_iter()
+            .find(|kind| kind.as_str() == word)
+            .ok_or_else(|| UnknownWord { word: word.into(), choices: "publishable, secret, restricted" })
+    }
+}
+
+impl FromStr for Mode {
+    type Err = UnknownWord;
+
+    fn from_str(word: &str) -> Result<Self, UnknownWord> {
+        [Self::Live, Self::Test]
+            .into_iter()
+            .find(|mode| mode.as_str() == word)
+            .ok_or_else(|| UnknownWord { word: word.into(), choices: "live, test" })
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The name of a scope, for example `resources:read`. Which names there are is said by the schema.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Scope(Box<str>);
+
+impl Scope {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Scope {
+    fn from(name: &str) -> Self {
+        Self(name.into())
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whether people let a key work. Expiry and compromise are facts about time and secrets, not states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// In use.
+    Active,
+    /// Switched off; may be switched on again.
+    Disabled,
+    /// Dead for good.
+    Revoked,
+}
+
+/// What may be said of a key and the secret that proved it, at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// It works.
+    Good,
+    /// The key's expiry or the secret's overlap has passed.
+    Expired,
+    /// The key is switched off.
+    Disabled,
+    /// The key is dead for good.
+    Revoked,
+    /// The secret was seen where it may have been read by others.
+    Compromised,
+}
+
+/// What the store keeps of one secret. The secret itself is nowhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredSecret {
+    /// Finds this record.
+    pub selector: Selector,
+    /// The Argon2id hash.
+    pub phc: Phc,
+    /// Turns wrong secrets away before Argon2.
+    pub screen: Screen,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// For a secret that is being rotated out: when its overlap ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_at: Option<Timestamp>,
+    /// Since when it is known to be exposed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compromised_at: Option<Timestamp>,
+}
+
+impl StoredSecret {
+    /// What to keep of a new token whose secret hashed to `phc`.
+    pub fn new(mint: &Mint, phc: Phc, now: Timestamp) -> Self {
+        Self {
+            selector: mint.selector(),
+            phc,
+            screen: mint.secret().screen(),
+            created_at: now,
+            ends_at: None,
+            compromised_at: None,
+        }
+    }
+}
+
+/// A key as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    /// Its identity, for good.
+    pub id: KeyId,
+    /// Whose key it is.
+    pub account: AccountId,
+    /// What it is for.
+    pub kind: Kind,
+    /// Which environment it belongs to.
+    pub mode: Mode,
+    /// What people call it.
+    pub name: Box<str>,
+    /// What a restricted key was granted; empty for other kinds.
+    #[serde(default, skip_serializing_if = "<[Scope]>::is_empty")]
+    pub scopes: Box<[Scope]>,
+    /// Where it may be used from; empty means anywhere.
+    #[serde(default, skip_serializing_if = "<[IpNet]>::is_empty")]
+    pub addresses: Box<[IpNet]>,
+    /// Whether people let it work.
+    pub state: State,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// The first moment at which it no longer works.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// The secret that proves it.
+    pub secret: StoredSecret,
+    /// The secret before, until its overlap ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retiring: Option<Box<StoredSecret>>,
+    /// The whole token of a publishable key, which is public and can be shown again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_token: Option<Box<str>>,
+}
+
+/// What is asked for when a key is made.
+#[derive(Debug, Clone)]
+pub struct NewKey {
+    /// What it is for.
+    pub kind: Kind,
+    /// Which environment it belongs to.
+    pub mode: Mode,
+    /// What people will call it: 1 to 200 characters, no control characters.
+    pub name: String,
+    /// What a restricted key is granted: at least one for that kind, none for the others.
+    pub scopes: Vec<Scope>,
+    /// Where it may be used from; empty means anywhere.
+    pub addresses: Vec<IpNet>,
+    /// When it stops working.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Why a key cannot be made or changed as asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// The name is empty, too long or holds control characters.
+    #[error("name: give 1 to 200 characters without control characters")]
+    Name,
+    /// A restricted key without scopes could do nothing.
+    #[error("scopes: a restricted key needs at least one scope")]
+    NoScopes,
+    /// Scopes are for restricted keys.
+    #[error("scopes: a {0} key takes no scopes; make a restricted key instead")]
+    ScopesNotTaken(Kind),
+    /// The expiry has passed already.
+    #[error("expires_at: {0} is not in the future")]
+    ExpiresInThePast(Timestamp),
+    /// A revoked key stays revoked.
+    #[error("the key is revoked, which is final; create a new key")]
+    Revoked,
+}
+
+/// Whether a name can be shown anywhere: 1 to 200 characters, none of them a control character.
+pub(super) fn is_presentable(name: &str) -> bool {
+    (1..=200).contains(&name.chars().count()) && !name.chars().any(char::is_control)
+}
+
+impl Key {
+    /// A new, active key of `account`, proven by `secret`.
+    ///
+    /// # Errors
+    /// [`KeyError`] naming the field that cannot be as asked.
+    pub fn create(
+        account: &Account,
+        new: NewKey,
+        id: KeyId,
+        secret: StoredSecret,
+        now: Timestamp,
+    ) -> Result<Self, KeyError> {
+        if !is_presentable(&new.name) {
+            return Err(KeyError::Name);
+        }
+        match (new.kind, new.scopes.is_empty()) {
+            (Kind::Restricted, true) => return Err(KeyError::NoScopes),
+            (Kind::Publishable | Kind::Secret, false) => return Err(KeyError::ScopesNotTaken(new.kind)),
+            _ => {}
+        }
+        if let Some(expires_at) = new.expires_at.filter(|at| *at <= now) {
+            return Err(KeyError::ExpiresInThePast(expires_at));
+        }
+        let mut scopes = new.scopes;
+        scopes.sort();
+        scopes.dedup();
+        Ok(Self {
+            id,
+            account: account.id,
+            kind: new.kind,
+            mode: new.mode,
+            name: new.name.into(),
+            scopes: scopes.into(),
+            addresses: new.addresses.into(),
+            state: State::Active,
+            created_at: now,
+            expires_at: new.expires_at,
+            secret,
+            retiring: None,
+            public_token: None,
+        })
+    }
+
+    /// The environment that it belongs to.
+    pub fn environment(&self) -> EnvironmentId {
+        EnvironmentId { account: self.account, mode: self.mode }
+    }
+
+    /// Its secrets: the current one, then the one being rotated out.
+    pub fn secrets(&self) -> impl Iterator<Item = &StoredSecret> {
+        std::iter::once(&self.secret).chain(self.retiring.as_deref())
+    }
+
+    /// The secret that this selector finds.
+    pub fn secret(&self, selector: &Selector) -> Option<&StoredSecret> {
+        self.secrets().find(|secret| secret.selector == *selector)
+    }
+
+    /// How the key stands at `now`, when it was proven by `secret`. What is final is said first.
+    pub fn status(&self, secret: &StoredSecret, now: Timestamp) -> Status {
+        let passed = |end: Option<Timestamp>| end.is_some_and(|end| end <= now);
+        match self.state {
+            State::Revoked => Status::Revoked,
+            _ if secret.compromised_at.is_some() => Status::Compromised,
+            State::Disabled => Status::Disabled,
+            State::Active if passed(self.expires_at) || passed(secret.ends_at) => Status::Expired,
+            State::Active => Status::Good,
+        }
+    }
+
+    /// Whether the key may be used from this address. An unknown address is on no list.
+    pub fn admits(&self, address: Option<IpAddr>) -> bool {
+        // An IPv4 peer of a dual-stack socket is the same peer as over IPv4.
+        self.addresses.is_empty()
+            || address.is_some_and(|at| self.addresses.iter().any(|net| net.contains(&at.to_canonical())))
+    }
+
+    /// Kills the key for good. Revoking again changes nothing.
+    pub fn revoke(&mut self) {
+        self.state = State::Revoked;
+    }
+
+    /// Marks the secret that `selector` finds as exposed; `false` when that changes nothing, because the
+    /// key is public by design, the secret is marked already, or it is not there any more.
+    pub fn compromise(&mut self, selector: &Selector, now: Timestamp) -> bool {
+        if self.kind == Kind::Publishable {
+            return false;
+        }
+        let found = std::iter::once(&mut self.secret)
+            .chain(self.retiring.as_deref_mut())
+            .find(|secret| secret.selector == *selector && secret.compromised_at.is_none());
+        found.map(|secret| secret.compromised_at = Some(now)).is_some()
+    }
+
+    /// Puts a new secret in place; the one before works until `overlap` has passed, or the key's expiry,
+    /// whichever is first. A rotation during an overlap ends that overlap at once.
+    ///
+    /// # Errors
+    /// [`KeyError::Revoked`] for a revoked key.
+    pub fn rotate(&mut self, secret: StoredSecret, overlap: SignedDuration, now: Timestamp) -> Result<(), KeyError> {
+        if self.state == State::Revoked {
+            return Err(KeyError::Revoked);
+        }
+        let mut old = std::mem::replace(&mut self.secret, secret);
+        let end = now.checked_add(overlap).unwrap_or(Timestamp::MAX);
+        old.ends_at = Some(self.expires_at.map_or(end, |expiry| expiry.min(end)));
+        self.retiring = (overlap > SignedDuration::ZERO && old.compromised_at.is_none()).then(|| Box::new(old));
+        self.public_token = None;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Cost;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn account() -> Account {
+        Account { id: AccountId::random().unwrap(), name: "Vexart".into(), created_at: at(0) }
+    }
+
+    fn secret(kind: Kind) -> StoredSecret {
+        let mint = Mint::new(kind, Mode::Live).unwrap();
+        StoredSecret::new(&mint, mint.secret().hash(Cost::default()).unwrap(), at(0))
+    }
+
+    fn asked(kind: Kind) -> NewKey {
+        let scopes = if kind == Kind::Restricted { vec!["resources:read".into()] } else { vec![] };
+        NewKey { kind, mode: Mode::Live, name: "worker".into(), scopes, addresses: vec![], expires_at: None }
+    }
+
+    fn key(kind: Kind) -> Key {
+        Key::create(&account(), asked(kind), KeyId::random().unwrap(), secret(kind), at(0)).unwrap()
+    }
+
+    #[test]
+    fn what_cannot_be_made_is_refused_with_the_field_named() {
+        let cases = [
+            (NewKey { name: String::new(), ..asked(Kind::Secret) }, KeyError::Name),
+            (NewKey { name: "a\nb".into(), ..asked(Kind::Secret) }, KeyError::Name),
+            (NewKey { name: "x".repeat(201), ..asked(Kind::Secret) }, KeyError::Name),
+            (NewKey { scopes: vec![], ..asked(Kind::Restricted) }, KeyError::NoScopes),
+            (NewKey { kind: Kind::Secret, ..asked(Kind::Restricted) }, KeyError::ScopesNotTaken(Kind::Secret)),
+            (NewKey { expires_at: Some(at(0)), ..asked(Kind::Secret) }, KeyError::ExpiresInThePast(at(0))),
+        ];
+        for (new, expected) in cases {
+            let id = KeyId::random().unwrap();
+            assert_eq!(Key::create(&account(), new, id, secret(Kind::Secret), at(0)).unwrap_err(), expected);
+        }
+    }
+
+    #[test]
+    fn a_key_expires_at_its_second() {
+        let mut key = key(Kind::Secret);
+        key.expires_at = Some(at(100));
+        assert_eq!(key.status(&key.secret, at(99)), Status::Good);
+        assert_eq!(key.status(&key.secret, at(100)), Status::Expired);
+    }
+
+    #[test]
+    fn a_final_state_is_said_before_a_passing_one() {
+        let mut key = key(Kind::Secret);
+        key.expires_at = Some(at(1));
+        key.state = State::Disabled;
+        assert_eq!(key.status(&key.secret, at(5)), Status::Disabled);
+        let selector = key.secret.selector;
+        assert!(key.compromise(&selector, at(5)));
+        assert_eq!(key.status(&key.secret, at(5)), Status::Compromised);
+        key.revoke();
+        assert_eq!(key.status(&key.secret, at(5)), Status::Revoked);
+    }
+
+    #[test]
+    fn a_publishable_key_cannot_be_compromised() {
+        let mut key = key(Kind::Publishable);
+        let selector = key.secret.selector;
+        assert!(!key.compromise(&selector, at(5)));
+        assert_eq!(key.status(&key.secret, at(5)), Status::Good);
+    }
+
+    #[test]
+    fn during_an_overlap_both_secrets_work_and_the_old_one_stops_at_its_second() {
+        let mut key = key(Kind::Secret);
+        let old = key.secret.selector;
+        key.rotate(secret(Kind::Secret), SignedDuration::from_secs(60), at(10)).unwrap();
+        let status = |selector, now| key.status(key.secret(&selector).unwrap(), at(now));
+        assert_eq!(status(old, 69), Status::Good);
+        assert_eq!(status(old, 70), Status::Expired);
+        assert_eq!(status(key.secret.selector, 70), Status::Good);
+    }
+
+    #[test]
+    fn a_second_rotation_ends_the_first_overlap_at_once() {
+        let mut key = key(Kind::Secret);
+        let first = key.secret.selector;
+        for _ in 0..2 {
+            key.rotate(secret(Kind::Secret), SignedDuration::from_secs(60), at(10)).unwrap();
+        }
+        assert!(key.secret(&first).is_none());
+        assert_eq!(key.secrets().count(), 2);
+    }
+
+    #[test]
+    fn an_overlap_ends_with_the_key_and_a_rotation_without_one_at_once() {
+        let mut key = key(Kind::Secret);
+        key.expires_at = Some(at(20));
+        key.rotate(secret(Kind::Secret), SignedDuration::from_secs(60), at(10)).unwrap();
+        assert_eq!(key.retiring.as_ref().unwrap().ends_at, Some(at(20)));
+        key.rotate(secret(Kind::Secret), SignedDuration::ZERO, at(10)).unwrap();
+        assert!(key.retiring.is_none());
+        key.revoke();
+        assert_eq!(key.rotate(secret(Kind::Secret), SignedDuration::ZERO, at(10)), Err(KeyError::Revoked));
+    }
+
+    #[test]
+    fn an_address_list_admits_its_networks_alone() {
+        let mut key = key(Kind::Secret);
+        assert!(key.admits(None));
+        key.addresses = ["192.0.2.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()].into();
+        for (address, admitted) in [
+            ("192.0.2.9", true),
+            ("::ffff:192.0.2.9", true),
+            ("198.51.100.1", false),
+            ("2001:db8::1", true),
+            ("::1", false),
+        ] {
+            assert_eq!(key.admits(Some(address.parse().unwrap())), admitted, "{address}");
+        }
+        assert!(!key.admits(None));
+    }
+
+    #[test]
+    fn a_record_reads_back_as_it_was_written() {
+        let key = key(Kind::Restricted);
+        let written = serde_json::to_vec(&key).unwrap();
+        assert_eq!(serde_json::from_slice::<Key>(&written).unwrap(), key);
+    }
+}

@@ -1,0 +1,264 @@
+//! Secrets: hashing them for the store, and three ways of checking one, from cheap to dear.
+//!
+//! 1. The *screen*, 32 bits of a SHA-256, turns away nearly every wrong secret for a known selector in
+//!    under a microsecond, so that a flood of guesses never reaches Argon2. It tells an attacker who
+//!    stole the store 32 of 190 bits, which leaves 158.
+//! 2. The *remembered* digest: once Argon2 has said yes, the SHA-256 of the secret is kept in memory
+//!    and compared in constant time from then on.
+//! 3. Argon2id (RFC 9106) over the whole secret. A secret is 190 random bits, not a password, so its
+//!    costs can be small.
+
+use std::fmt;
+use std::sync::OnceLock;
+
+use argon2::{Algorithm, Argon2, Params, PasswordHash, PasswordHasher, PasswordVerifier, Version};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use super::Token;
+
+/// The secret part of a token: 32 characters of base62. Zeroed when dropped, never printed.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct Secret([u8; 32]);
+
+impl Secret {
+    pub(super) fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    pub(super) fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The secret that a token carries, as a value of its own: for work that outlives the request's text.
+    pub fn of(token: &Token<'_>) -> Self {
+        Self(*token.secret)
+    }
+
+    fn digest(secret: &[u8; 32]) -> [u8; 32] {
+        Sha256::digest(secret).into()
+    }
+
+    /// The screen to store beside the hash.
+    pub fn screen(&self) -> Screen {
+        Screen::of(&Self::digest(&self.0))
+    }
+
+    /// Hashes with Argon2id, version 1.3, and a fresh 16-byte salt. Slow by design: off the runtime.
+    ///
+    /// # Errors
+    /// [`HashError`] when the costs are out of Argon2's range or there are no random bytes for a salt.
+    pub fn hash(&self, cost: Cost) -> Result<Phc, HashError> {
+        let params = Params::new(cost.memory_kib, cost.iterations, cost.parallelism, None)
+            .map_err(|error| HashError::Cost(error.to_string()))?;
+        let mut salt = [0_u8; 16];
+        getrandom::fill(&mut salt)?;
+        let hash = Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+            .hash_password_with_salt(&self.0, &salt)
+            .map_err(|error| HashError::Cost(error.to_string()))?;
+        Ok(Phc(hash.to_string().into_boxed_str()))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// What Argon2 may cost: memory in KiB, passes over it, and lanes (RFC 9106, section 3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cost {
+    /// Memory in KiB.
+    pub memory_kib: u32,
+    /// Passes.
+    pub iterations: u32,
+    /// Lanes.
+    pub parallelism: u32,
+}
+
+impl Default for Cost {
+    /// Under a millisecond: enough, since a secret is 190 random bits.
+    fn default() -> Self {
+        Self { memory_kib: 512, iterations: 1, parallelism: 1 }
+    }
+}
+
+/// The most that a *stored* hash may ask of this machine. A record is data: without a ceiling,
+/// whoever can write one could make the daemon allocate gigabytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ceiling(pub Cost);
+
+impl Default for Ceiling {
+    fn default() -> Self {
+        Self(Cost { memory_kib: 64 * 1024, iterations: 10, parallelism: 4 })
+    }
+}
+
+/// Why a secret could not be hashed, or a stored hash not be checked.
+#[derive(Debug, thiserror::Error)]
+pub enum HashError {
+    /// The configured or stored costs are outside what Argon2 takes.
+    #[error("Argon2 refuses these costs: {0}; see `[argon2]` in the configuration")]
+    Cost(String),
+    /// A stored hash asks for more than the ceiling.
+    #[error("a stored hash asks for more than the ceiling of `[argon2]` allows; the secret is refused")]
+    AboveCeiling,
+    /// A stored hash is no Argon2id PHC string.
+    #[error("a stored hash is not an Argon2id PHC string; the secret is refused")]
+    Unreadable,
+    /// The operating system gave no random bytes.
+    #[error("no random bytes from the operating system: {0}")]
+    Random(#[from] getrandom::Error),
+}
+
+/// An Argon2id hash in the PHC string format. Not a secret, and never shown all the same.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Phc(Box<str>);
+
+impl Phc {
+    /// Whether this secret is the one that was hashed. Slow by design: off the runtime.
+    ///
+    /// # Errors
+    /// [`HashError`] when the hash is not an Argon2id one or asks for more than the ceiling: both mean a deny.
+    pub fn verify(&self, secret: &Secret, ceiling: Ceiling) -> Result<bool, HashError> {
+        let hash = PasswordHash::new(&self.0).map_err(|_| HashError::Unreadable)?;
+        let params = Params::try_from(&hash).map_err(|_| HashError::Unreadable)?;
+        let Ceiling(most) = ceiling;
+        if params.m_cost() > most.memory_kib || params.t_cost() > most.iterations || params.p_cost() > most.parallelism
+        {
+            return Err(HashError::AboveCeiling);
+        }
+        if hash.algorithm != Algorithm::Argon2id.ident() || hash.salt.is_none() || hash.hash.is_none() {
+            return Err(HashError::Unreadable);
+        }
+        Ok(Argon2::from(params).verify_password(&secret.0, &hash).is_ok())
+    }
+}
+
+impl fmt::Debug for Phc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Phc(…)")
+    }
+}
+
+/// The first 32 bits of the SHA-256 of a secret.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Screen(u32);
+
+impl Screen {
+    fn of(digest: &[u8; 32]) -> Self {
+        let [a, b, c, d, ..] = *digest;
+        Self(u32::from_be_bytes([a, b, c, d]))
+    }
+}
+
+impl fmt::Debug for Screen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Screen(…)")
+    }
+}
+
+/// What is remembered in memory of a secret that Argon2 has accepted; empty until then.
+///
+/// The cell is written at most once and read without a lock.
+#[derive(Default, Clone)]
+pub struct Remembered(OnceLock<[u8; 32]>);
+
+/// What can be said of a presented secret without Argon2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Glance {
+    /// It is the remembered one.
+    Proven,
+    /// It is another one.
+    Wrong,
+    /// It passes the screen and was never checked: Argon2 must say.
+    Unproven,
+}
+
+impl Remembered {
+    /// Compares the token's secret with what is stored and remembered, in constant time.
+    pub fn glance(&self, token: &Token<'_>, screen: Screen) -> Glance {
+        let digest = Secret::digest(token.secret);
+        if let Some(known) = self.0.get() {
+            return if bool::from(known.ct_eq(&digest)) { Glance::Proven } else { Glance::Wrong };
+        }
+        if bool::from(Screen::of(&digest).0.ct_eq(&screen.0)) { Glance::Unproven } else { Glance::Wrong }
+    }
+
+    /// Remembers a secret that Argon2 has just accepted for this very hash.
+    pub fn remember(&self, secret: &Secret) {
+        let _ = self.0.set(Secret::digest(&secret.0));
+    }
+}
+
+impl fmt::Debug for Remembered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.get().is_some() { "Remembered(…)" } else { "Remembered(nothing)" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::{Kind, Mint, Mode};
+
+    fn mint() -> Mint {
+        Mint::new(Kind::Secret, Mode::Live).unwrap()
+    }
+
+    #[test]
+    fn a_hash_accepts_its_own_secret_and_no_other() {
+        let (mine, other) = (mint(), mint());
+        let phc = mine.secret().hash(Cost::default()).unwrap();
+        assert!(phc.0.starts_with("$argon2id$v=19$"));
+        assert!(phc.verify(mine.secret(), Ceiling::default()).unwrap());
+        assert!(!phc.verify(other.secret(), Ceiling::default()).unwrap());
+    }
+
+    #[test]
+    fn a_stored_hash_above_the_ceiling_is_refused_before_any_memory_is_taken() {
+        let salt_and_hash = "c29tZXNhbHRzb21lc2FsdA$RdescudvJCsgt3ub+b4dWRWJTmaaJObGRdescudvJCs";
+        for costs in ["m=4194304,t=1,p=1", "m=512,t=1000000,p=1", "m=512,t=1,p=64"] {
+            let phc = Phc(format!("$argon2id$v=19${costs}${salt_and_hash}").into());
+            let error = phc.verify(mint().secret(), Ceiling::default()).unwrap_err();
+            assert!(matches!(error, HashError::AboveCeiling), "{costs}: {error}");
+        }
+        for text in [
+            "",
+            "$2b$12$abc",
+            "$argon2i$v=19$m=512,t=1,p=1$c29tZXNhbHRzb21lc2FsdA$RdescudvJCs",
+            "$argon2id$v=19$m=512,t=1,p=1",
+        ] {
+            assert!(Phc(text.into()).verify(mint().secret(), Ceiling::default()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_glance_never_proves_what_argon2_has_not_accepted() {
+        let (mine, other) = (mint(), mint());
+        let token = Token::parse(mine.expose().as_bytes()).unwrap();
+        let wrong = Token::parse(other.expose().as_bytes()).unwrap();
+        let remembered = Remembered::default();
+        assert_eq!(remembered.glance(&token, mine.secret().screen()), Glance::Unproven);
+        assert_eq!(remembered.glance(&wrong, mine.secret().screen()), Glance::Wrong);
+        remembered.remember(mine.secret());
+        assert_eq!(remembered.glance(&token, mine.secret().screen()), Glance::Proven);
+        assert_eq!(remembered.glance(&wrong, mine.secret().screen()), Glance::Wrong);
+        assert_eq!(remembered.glance(&wrong, other.secret().screen()), Glance::Wrong);
+    }
+
+    #[test]
+    fn debug_of_what_is_stored_shows_no_hash() {
+        let mine = mint();
+        let phc = mine.secret().hash(Cost::default()).unwrap();
+        let remembered = Remembered::default();
+        remembered.remember(mine.secret());
+        let shown = format!("{phc:?} {remembered:?} {:?} {:?}", mine.secret(), mine.secret().screen());
+        assert_eq!(shown, "Phc(…) Remembered(…) Secret(…) Screen(…)");
+    }
+}

@@ -1,0 +1,185 @@
+//! Tokens: the text that a caller sends, read without allocation and written once.
+//!
+//! `<prefix>_<mode>_<selector><secret><checksum>`, 62 characters in all: `pk`, `sk` or `rk`; `live`
+//! or `test`; then one run of base62, so that a double-click selects it. The checksum is a CRC-32 of
+//! all before it, so that a typo or an invented token costs no look-up, and so that scanners of
+//! source code can tell a token from a random word. It proves nothing; the secret does.
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+use super::id::{base62_of, random_base62};
+use super::{Kind, Mode, Secret, Selector};
+
+const HEAD: usize = "sk_live_".len();
+const SELECTOR: usize = 16;
+const SECRET: usize = 32;
+const CHECKSUM: usize = 6;
+
+/// A well-formed token, borrowed from the request that carried it. Nothing is proven yet.
+#[derive(Clone, Copy)]
+pub struct Token<'a> {
+    /// What its prefix says it is; the record says what it really is.
+    pub kind: Kind,
+    /// What its text says its mode is; the record says what it really is.
+    pub mode: Mode,
+    /// Finds the record.
+    pub selector: Selector,
+    /// Proves the key. Of fixed length, characters of base62.
+    pub(super) secret: &'a [u8; SECRET],
+}
+
+/// A text that is no token of ours. It does not say why: whoever guesses learns nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a well-formed token")]
+pub struct NotAToken;
+
+impl<'a> Token<'a> {
+    /// Characters of a token.
+    pub const LENGTH: usize = HEAD + SELECTOR + SECRET + CHECKSUM;
+
+    /// Reads a token. Constant in memory; nothing but the text is looked at.
+    ///
+    /// # Errors
+    /// [`NotAToken`] for anything that [`Mint::new`] could not have written.
+    pub fn parse(text: &'a [u8]) -> Result<Self, NotAToken> {
+        if text.len() != Self::LENGTH {
+            return Err(NotAToken);
+        }
+        let (head, run) = text.split_at_checked(HEAD).ok_or(NotAToken)?;
+        let (kind, mode) = match head {
+            b"pk_live_" => (Kind::Publishable, Mode::Live),
+            b"pk_test_" => (Kind::Publishable, Mode::Test),
+            b"sk_live_" => (Kind::Secret, Mode::Live),
+            b"sk_test_" => (Kind::Secret, Mode::Test),
+            b"rk_live_" => (Kind::Restricted, Mode::Live),
+            b"rk_test_" => (Kind::Restricted, Mode::Test),
+            _ => return Err(NotAToken),
+        };
+        let (body, checksum) = text.split_at_checked(Self::LENGTH - CHECKSUM).ok_or(NotAToken)?;
+        if !run.iter().all(u8::is_ascii_alphanumeric) || checksum != base62_of(crc32fast::hash(body)) {
+            return Err(NotAToken);
+        }
+        let (selector, rest) = run.split_at_checked(SELECTOR).ok_or(NotAToken)?;
+        Ok(Self {
+            kind,
+            mode,
+            selector: Selector::from_token(selector).ok_or(NotAToken)?,
+            secret: rest.first_chunk::<SECRET>().ok_or(NotAToken)?,
+        })
+    }
+}
+
+impl fmt::Debug for Token<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}_{}_{}…", self.kind.prefix(), self.mode, self.selector)
+    }
+}
+
+/// A token at the one moment when its text is known: when it is made.
+pub struct Mint {
+    selector: Selector,
+    secret: Secret,
+    text: Zeroizing<String>,
+}
+
+/// The operating system gave no random bytes, so no token was made.
+#[derive(Debug, thiserror::Error)]
+#[error("no random bytes from the operating system, so no key can be made: {0}")]
+pub struct MintError(#[from] getrandom::Error);
+
+impl Mint {
+    /// A new token with a fresh selector and secret.
+    ///
+    /// # Errors
+    /// [`MintError`] when there are no random bytes.
+    pub fn new(kind: Kind, mode: Mode) -> Result<Self, MintError> {
+        let selector = Selector::random()?;
+        let secret = Secret::new(random_base62()?);
+        let mut text = Zeroizing::new(String::with_capacity(Token::LENGTH));
+        text.push_str(kind.prefix());
+        text.push('_');
+        text.push_str(mode.as_str());
+        text.push('_');
+        text.push_str(selector.as_str());
+        text.extend(secret.expose().iter().map(|byte| char::from(*byte)));
+        let checksum = base62_of(crc32fast::hash(text.as_bytes()));
+        text.extend(checksum.iter().map(|byte| char::from(*byte)));
+        Ok(Self { selector, secret, text })
+    }
+
+    /// The selector, for the record.
+    pub fn selector(&self) -> Selector {
+        self.selector
+    }
+
+    /// The secret, to be hashed.
+    pub fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
+    /// The whole token: to be shown once to whoever asked for the key, and to nobody else.
+    pub fn expose(&self) -> &str {
+        &self.text
+    }
+}
+
+impl fmt::Debug for Mint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mint").field("selector", &self.selector).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KINDS: [Kind; 3] = [Kind::Publishable, Kind::Secret, Kind::Restricted];
+
+    proptest! {
+        #[test]
+        fn a_minted_token_reads_back(kind in 0..3_usize, live: bool) {
+            let mode = if live { Mode::Live } else { Mode::Test };
+            let mint = Mint::new(KINDS[kind], mode).unwrap();
+            let token = Token::parse(mint.expose().as_bytes()).unwrap();
+            prop_assert_eq!((token.kind, token.mode, token.selector), (KINDS[kind], mode, mint.selector()));
+            prop_assert_eq!(token.secret, mint.secret().expose());
+        }
+
+        #[test]
+        fn a_token_with_one_byte_changed_is_refused(at in 0..Token::LENGTH, byte: u8) {
+            let mint = Mint::new(Kind::Secret, Mode::Live).unwrap();
+            let mut text = mint.expose().as_bytes().to_vec();
+            prop_assume!(text[at] != byte);
+            text[at] = byte;
+            prop_assert_eq!(Token::parse(&text).unwrap_err(), NotAToken);
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(Token::parse(&bytes).is_err());
+        }
+    }
+
+    #[test]
+    fn a_token_cut_or_extended_is_refused() {
+        let mint = Mint::new(Kind::Restricted, Mode::Test).unwrap();
+        let text = mint.expose().to_owned();
+        for wrong in [&text[..61], &format!("{text}0"), &format!(" {text}"), &text.to_uppercase()] {
+            assert!(Token::parse(wrong.as_bytes()).is_err());
+        }
+    }
+
+    #[test]
+    fn debug_shows_what_finds_a_key_and_not_what_proves_it() {
+        let mint = Mint::new(Kind::Secret, Mode::Live).unwrap();
+        let token = Token::parse(mint.expose().as_bytes()).unwrap();
+        let shown = format!("{token:?} {mint:?} {:?}", mint.secret());
+        assert!(shown.contains(token.selector.as_str()));
+        let secret = std::str::from_utf8(mint.secret().expose()).unwrap();
+        assert!(!shown.contains(secret) && !shown.contains(&secret[..8]), "{shown}");
+    }
+}
