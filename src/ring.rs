@@ -1,1 +1,247 @@
-//! To come.
+//! All keys and accounts in memory: what the decision path reads instead of the store.
+//!
+//! The ring changes in one way only: [`Ring::apply`] takes what the store has committed. It is never
+//! ahead of the disk, so that a crash forgets nothing that anybody was told. Reads take no lock: the
+//! maps are lock-free (papaya), and a record is replaced whole, never changed in place, so that a reader
+//! sees the old record or the new one.
+
+use std::fmt;
+use std::sync::Arc;
+
+use papaya::HashMap;
+
+use crate::key::{Account, AccountId, Glance, Key, KeyId, Remembered, Secret, Selector, Token};
+
+/// A key's record with what memory adds to it.
+pub struct LiveKey {
+    /// The record, as the store holds it.
+    pub key: Key,
+    /// Its version in the store: the precondition of the next change, and the order of changes.
+    pub version: u64,
+    /// For the current secret and the retiring one: what Argon2 has accepted.
+    remembered: [Remembered; 2],
+}
+
+impl LiveKey {
+    /// A record fresh from the store, of which nothing is remembered.
+    pub fn new(key: Key, version: u64) -> Self {
+        Self { key, version, remembered: [Remembered::default(), Remembered::default()] }
+    }
+
+    /// A changed record keeps what is remembered of each secret whose hash has not changed.
+    fn succeeding(key: Key, version: u64, before: &Self) -> Self {
+        let carry = |secret: Option<&crate::key::StoredSecret>| {
+            let secret = secret?;
+            let (kept, memory) = before.key.secrets().zip(&before.remembered).find(|(old, _)| old.phc == secret.phc)?;
+            (kept.selector == secret.selector).then(|| memory.clone())
+        };
+        let remembered =
+            [carry(Some(&key.secret)).unwrap_or_default(), carry(key.retiring.as_deref()).unwrap_or_default()];
+        Self { key, version, remembered }
+    }
+
+    /// The memory of the secret that this selector finds.
+    fn memory(&self, selector: &Selector) -> Option<(&crate::key::StoredSecret, &Remembered)> {
+        self.key.secrets().zip(&self.remembered).find(|(secret, _)| secret.selector == *selector)
+    }
+
+    /// What can be said of a token for this key without Argon2.
+    pub fn glance(&self, token: &Token<'_>) -> Glance {
+        self.memory(&token.selector).map_or(Glance::Wrong, |(secret, memory)| memory.glance(token, secret.screen))
+    }
+
+    /// Remembers a secret that Argon2 has accepted for the hash that this very record holds.
+    pub fn remember(&self, selector: &Selector, secret: &Secret) {
+        if let Some((_, memory)) = self.memory(selector) {
+            memory.remember(secret);
+        }
+    }
+}
+
+impl fmt::Debug for LiveKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LiveKey").field("id", &self.key.id).field("version", &self.version).finish_non_exhaustive()
+    }
+}
+
+/// One committed change, for the ring to follow.
+#[derive(Debug)]
+pub enum Applied {
+    /// An account was made or changed.
+    Account(Account),
+    /// A key was made or changed; it is now at this version.
+    Key(Key, u64),
+}
+
+/// All keys and accounts.
+#[derive(Default)]
+pub struct Ring {
+    accounts: HashMap<AccountId, Arc<Account>>,
+    keys: HashMap<KeyId, Arc<LiveKey>>,
+    selectors: HashMap<Selector, Arc<LiveKey>>,
+}
+
+impl Ring {
+    /// An empty ring, as before anything is loaded.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Follows one committed change. An older version of a key than the one held changes nothing, so
+    /// that two commits may be applied in either order.
+    pub fn apply(&self, change: Applied) {
+        match change {
+            Applied::Account(account) => {
+                self.accounts.pin().insert(account.id, Arc::new(account));
+            }
+            Applied::Key(key, version) => self.apply_key(&key, version),
+        }
+    }
+
+    fn apply_key(&self, key: &Key, version: u64) {
+        let keys = self.keys.pin();
+        let before = keys.get(&key.id).cloned();
+        let newer = |held: &Arc<LiveKey>| held.version >= version;
+        if before.as_ref().is_some_and(newer) {
+            return;
+        }
+        let live = Arc::new(match &before {
+            Some(before) => LiveKey::succeeding(key.clone(), version, before),
+            None => LiveKey::new(key.clone(), version),
+        });
+        // The map decides who is newer, once more, atomically: two commits may arrive here at the same time.
+        let held = keys.update_or_insert(
+            key.id,
+            |held| if newer(held) { Arc::clone(held) } else { Arc::clone(&live) },
+            Arc::clone(&live),
+        );
+        if !Arc::ptr_eq(held, &live) {
+            return;
+        }
+        let selectors = self.selectors.pin();
+        for secret in live.key.secrets() {
+            selectors.update_or_insert(
+                secret.selector,
+                |held| if newer(held) { Arc::clone(held) } else { Arc::clone(&live) },
+                Arc::clone(&live),
+            );
+        }
+        let gone = before.iter().flat_map(|before| before.key.secrets()).map(|secret| secret.selector);
+        for selector in gone.filter(|selector| live.key.secret(selector).is_none()) {
+            selectors.remove(&selector);
+        }
+    }
+
+    /// The key that a token's selector finds, as it is at this moment.
+    pub fn find(&self, selector: &Selector) -> Option<Arc<LiveKey>> {
+        self.selectors.pin().get(selector).cloned()
+    }
+
+    /// A key by its id.
+    pub fn key(&self, id: &KeyId) -> Option<Arc<LiveKey>> {
+        self.keys.pin().get(id).cloned()
+    }
+
+    /// An account by its id.
+    pub fn account(&self, id: &AccountId) -> Option<Arc<Account>> {
+        self.accounts.pin().get(id).cloned()
+    }
+
+    /// Every key, in no order.
+    pub fn keys(&self) -> Vec<Arc<LiveKey>> {
+        self.keys.pin().values().cloned().collect()
+    }
+
+    /// Every account, in no order.
+    pub fn accounts(&self) -> Vec<Arc<Account>> {
+        self.accounts.pin().values().cloned().collect()
+    }
+
+    /// How many keys there are.
+    pub fn len(&self) -> usize {
+        self.keys.pin().len()
+    }
+
+    /// Whether there is no key.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl fmt::Debug for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ring").field("keys", &self.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::{SignedDuration, Timestamp};
+
+    use super::*;
+    use crate::key::{Cost, Kind, Mint, Mode, NewKey, State, StoredSecret};
+
+    fn made() -> (Mint, Key) {
+        let now = Timestamp::UNIX_EPOCH;
+        let account = Account::create(AccountId::random().unwrap(), "Vexart", now).unwrap();
+        let (mint, secret) = secret();
+        let new = NewKey {
+            kind: Kind::Secret,
+            mode: Mode::Live,
+            name: "worker".into(),
+            scopes: vec![],
+            addresses: vec![],
+            expires_at: None,
+        };
+        (mint, Key::create(&account, new, KeyId::random().unwrap(), secret, now).unwrap())
+    }
+
+    fn secret() -> (Mint, StoredSecret) {
+        let mint = Mint::new(Kind::Secret, Mode::Live).unwrap();
+        let secret = StoredSecret::new(&mint, mint.secret().hash(Cost::default()).unwrap(), Timestamp::UNIX_EPOCH);
+        (mint, secret)
+    }
+
+    fn glance(ring: &Ring, mint: &Mint) -> Option<Glance> {
+        let token = Token::parse(mint.expose().as_bytes()).unwrap();
+        ring.find(&token.selector).map(|live| live.glance(&token))
+    }
+
+    #[test]
+    fn a_change_is_seen_at_once_and_what_argon2_accepted_is_kept() {
+        let (ring, (mint, mut key)) = (Ring::new(), made());
+        ring.apply(Applied::Key(key.clone(), 1));
+        assert_eq!(glance(&ring, &mint), Some(Glance::Unproven));
+        ring.find(&mint.selector()).unwrap().remember(&mint.selector(), mint.secret());
+        key.revoke();
+        ring.apply(Applied::Key(key, 2));
+        assert_eq!(glance(&ring, &mint), Some(Glance::Proven));
+        assert_eq!(ring.find(&mint.selector()).unwrap().key.state, State::Revoked);
+    }
+
+    #[test]
+    fn an_older_version_never_overtakes_a_newer_one() {
+        let (ring, (mint, mut key)) = (Ring::new(), made());
+        let active = key.clone();
+        key.revoke();
+        ring.apply(Applied::Key(key, 2));
+        ring.apply(Applied::Key(active, 1));
+        assert_eq!(ring.find(&mint.selector()).unwrap().key.state, State::Revoked);
+    }
+
+    #[test]
+    fn a_rotation_keeps_the_old_selector_until_it_is_gone_from_the_record() {
+        let (ring, (mint, mut key)) = (Ring::new(), made());
+        ring.apply(Applied::Key(key.clone(), 1));
+        ring.find(&mint.selector()).unwrap().remember(&mint.selector(), mint.secret());
+        let (second, stored) = secret();
+        key.rotate(stored, SignedDuration::from_secs(60), Timestamp::UNIX_EPOCH).unwrap();
+        ring.apply(Applied::Key(key.clone(), 2));
+        assert_eq!(glance(&ring, &mint), Some(Glance::Proven), "its memory moved to the second place");
+        assert_eq!(glance(&ring, &second), Some(Glance::Unproven));
+        key.rotate(secret().1, SignedDuration::ZERO, Timestamp::UNIX_EPOCH).unwrap();
+        ring.apply(Applied::Key(key, 3));
+        assert_eq!((glance(&ring, &mint), glance(&ring, &second)), (None, None));
+        assert_eq!(ring.len(), 1);
+    }
+}

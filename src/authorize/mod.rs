@@ -1,1 +1,4 @@
-//! To come.
+//! The decision, pure.
+
+pub mod credentials;
+pub mod path;

@@ -1,0 +1,255 @@
+//! One reading of a request target, or none.
+//!
+//! A proxy, this daemon and the API behind it each read the path. Where they could differ, an attacker
+//! finds a path that is allowed here and means something else there. So a path is normalised once, by
+//! rules that change its meaning for nobody (RFC 3986, section 6.2.2: unreserved characters are decoded,
+//! hex digits are upper case; and runs of slashes are one), and everything else that could be read in
+//! two ways is refused: dot segments, encoded or raw delimiters, control characters, bytes outside
+//! RFC 3986's `pchar`, and text that is not UTF-8 once decoded.
+
+use std::borrow::Cow;
+
+/// Bytes of a request target that are looked at; what is longer is refused.
+const LONGEST: usize = 8 * 1024;
+
+/// The path has more than one reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the path can be read in more than one way")]
+pub struct Ambiguous;
+
+/// The path of a request target, normalised, without query; borrowed where nothing had to change.
+///
+/// Takes the origin form (`/v1/resources?limit=3`) and the absolute form (`https://host/v1/resources`).
+///
+/// # Errors
+/// [`Ambiguous`] when two parsers could differ.
+pub fn normalise(target: &str) -> Result<Cow<'_, str>, Ambiguous> {
+    if target.len() > LONGEST {
+        return Err(Ambiguous);
+    }
+    let path = without_origin(target)?;
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    if !path.starts_with('/') {
+        return Err(Ambiguous);
+    }
+    if path.bytes().all(is_plain) && !path.contains("//") {
+        return without_dot_segments(Cow::Borrowed(path));
+    }
+    without_dot_segments(Cow::Owned(rewrite(path)?))
+}
+
+/// The target without scheme and authority, when it has them.
+fn without_origin(target: &str) -> Result<&str, Ambiguous> {
+    if target.starts_with('/') {
+        return Ok(target);
+    }
+    let after_scheme = ["http://", "https://"].into_iter().find_map(|scheme| {
+        let head = target.get(..scheme.len())?;
+        head.eq_ignore_ascii_case(scheme).then(|| target.get(scheme.len()..))?
+    });
+    let after_scheme = after_scheme.ok_or(Ambiguous)?;
+    let slash = after_scheme.find('/').ok_or(Ambiguous)?;
+    let (authority, path) = after_scheme.split_at_checked(slash).ok_or(Ambiguous)?;
+    let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:[]".contains(&byte);
+    if authority.is_empty() || !authority.bytes().all(is_host) { Err(Ambiguous) } else { Ok(path) }
+}
+
+/// RFC 3986's unreserved characters: encoded or not, they mean the same.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+}
+
+/// Bytes that stand for themselves in a path, the slash included; `;` is left out, because some
+/// frameworks cut a segment there.
+fn is_plain(byte: u8) -> bool {
+    is_unreserved(byte) || b"/!$&'()*+,=:@".contains(&byte)
+}
+
+/// Decodes what may be decoded, once, and merges slashes.
+fn rewrite(path: &str) -> Result<String, Ambiguous> {
+    let mut out = String::with_capacity(path.len());
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut bytes = path.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'/' if out.ends_with('/') => {}
+            b'%' => {
+                let value = hex(bytes.next())? << 4 | hex(bytes.next())?;
+                if is_unreserved(value) {
+                    out.push(char::from(value));
+                } else if value.is_ascii_control() || b"/\\;?#".contains(&value) {
+                    return Err(Ambiguous);
+                } else {
+                    out.push('%');
+                    out.push(hex_digit(value >> 4));
+                    out.push(hex_digit(value & 15));
+                }
+                decoded.push(value);
+            }
+            _ if is_plain(byte) => {
+                out.push(char::from(byte));
+                decoded.push(byte);
+            }
+            _ => return Err(Ambiguous),
+        }
+    }
+    // Overlong and broken UTF-8 is how a dot or a slash hides from one decoder and not from another.
+    std::str::from_utf8(&decoded).map_err(|_| Ambiguous)?;
+    Ok(out)
+}
+
+fn hex(digit: Option<u8>) -> Result<u8, Ambiguous> {
+    let value = digit.and_then(|digit| char::from(digit).to_digit(16)).ok_or(Ambiguous)?;
+    u8::try_from(value).map_err(|_| Ambiguous)
+}
+
+fn hex_digit(value: u8) -> char {
+    char::from_digit(u32::from(value), 16).unwrap_or('0').to_ascii_uppercase()
+}
+
+fn without_dot_segments(path: Cow<'_, str>) -> Result<Cow<'_, str>, Ambiguous> {
+    if path.split('/').any(|segment| segment == "." || segment == "..") { Err(Ambiguous) } else { Ok(path) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_path_is_normalised_once() {
+        let cases = [
+            ("/v1/resources", "/v1/resources"),
+            ("/v1/resources?x=/admin&y=../..", "/v1/resources"),
+            ("/", "/"),
+            ("//admin", "/admin"),
+            ("/%61dmin", "/admin"),
+            ("/v1//resources///res_1", "/v1/resources/res_1"),
+            ("/v1/resources/", "/v1/resources/"),
+            ("/a%252e%252e/b", "/a%252e%252e/b"),
+            ("/caf%c3%a9", "/caf%C3%A9"),
+            ("/a%20b", "/a%20b"),
+            ("/...", "/..."),
+            ("https://api.example.com:443/admin?x", "/admin"),
+            ("HTTP://[::1]/admin", "/admin"),
+        ];
+        for (target, expected) in cases {
+            assert_eq!(normalise(target).as_deref(), Ok(expected), "{target}");
+        }
+    }
+
+    #[test]
+    fn what_two_parsers_could_read_differently_is_refused() {
+        let long = format!("/{}", "a".repeat(LONGEST));
+        let cases = [
+            "",
+            "*",
+            "v1/resources",
+            "?x",
+            "/v1/resources/../../admin",
+            "/v1/resources/%2e%2e/%2E%2e/admin",
+            "/./admin",
+            "/admin/.",
+            "/..",
+            "/.%2e/",
+            "/a%2fb",
+            "/a%5Cb",
+            "/a%00",
+            "/a%3bb",
+            "/a%3Fb",
+            "/a%23b",
+            "/a\\b",
+            "/a;b",
+            "/..;/admin",
+            "/a\tb",
+            "/a\u{0}",
+            "/a\u{7f}",
+            "/%",
+            "/%2",
+            "/%zz",
+            "/%+1",
+            "/a b",
+            "/a#b",
+            "/é",
+            "/%ff",
+            "/%c0%ae%c0%ae/",
+            "/%0d%0aX:1",
+            "http://",
+            "http:///admin",
+            "http://host",
+            "ftp://host/admin",
+            "http://u@host/admin",
+            "//host\\@x/",
+            &long,
+        ];
+        for target in cases {
+            assert_eq!(normalise(target), Err(Ambiguous), "{target}");
+        }
+    }
+
+    #[test]
+    fn a_plain_path_is_not_copied() {
+        assert!(matches!(normalise("/v1/resources/res_1?limit=3"), Ok(Cow::Borrowed("/v1/resources/res_1"))));
+    }
+
+    /// A second reading, after RFC 3986 and the WHATWG URL standard: decode every byte, merge slashes,
+    /// resolve dots. Where we give a path at all, that reading must agree with ours.
+    fn second_reading(path: &str) -> Vec<u8> {
+        let mut decoded = Vec::new();
+        let bytes = path.as_bytes();
+        let mut at = 0;
+        while at < bytes.len() {
+            let pair =
+                bytes.get(at + 1..at + 3).and_then(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+            match (bytes[at], pair) {
+                (b'%', Some(value)) => {
+                    decoded.push(value);
+                    at += 3;
+                }
+                (byte, _) => {
+                    decoded.push(byte);
+                    at += 1;
+                }
+            }
+        }
+        let mut segments: Vec<&[u8]> = Vec::new();
+        let ends_in_slash = decoded.ends_with(b"/");
+        for segment in decoded.split(|byte| *byte == b'/' || *byte == b'\\') {
+            match segment {
+                b"" | b"." => {}
+                b".." => drop(segments.pop()),
+                segment => segments.push(segment.split(|byte| *byte == b';').next().unwrap()),
+            }
+        }
+        let mut out = vec![b'/'];
+        out.extend(segments.join(&b'/'));
+        if ends_in_slash && !segments.is_empty() {
+            out.push(b'/');
+        }
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn an_accepted_path_has_the_same_second_reading(path in "/([a-c./\\\\;%]|%2[eEfF5]|%5c|%61|%3b|%c0%ae|//){0,12}") {
+            if let Ok(ours) = normalise(&path) {
+                prop_assert_eq!(second_reading(&ours), second_reading(&path));
+                prop_assert!(!second_reading(&path).split(|byte| *byte == b'/').any(|segment| segment == b".."));
+            }
+        }
+
+        #[test]
+        fn normalising_twice_is_normalising_once(path in "/([a-c./]|%2[eE5]|%61|%C3%A9|//){0,12}") {
+            if let Ok(once) = normalise(&path) {
+                let twice = normalise(&once);
+                prop_assert_eq!(twice.as_deref(), Ok(once.as_ref()));
+            }
+        }
+
+        #[test]
+        fn any_text_is_read_without_panic(text in "\\PC{0,60}") {
+            let _ = normalise(&text);
+        }
+    }
+}
