@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use super::Token;
+use super::{Selector, Token};
 
 /// The secret part of a token: 32 characters of base62. Zeroed when dropped, never printed.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -39,6 +39,13 @@ impl Secret {
 
     fn digest(secret: &[u8; 32]) -> [u8; 32] {
         Sha256::digest(secret).into()
+    }
+
+    /// A digest of this secret together with what it is to be checked against: equal for equal checks only.
+    pub fn bound_digest(&self, selector: &Selector, phc: &Phc) -> [u8; 32] {
+        // The secret and the selector have fixed lengths, so that the parts cannot run into each other.
+        let bound = Sha256::new().chain_update(self.0).chain_update(selector.as_bytes());
+        bound.chain_update(phc.0.as_bytes()).finalize().into()
     }
 
     /// The screen to store beside the hash.
@@ -120,6 +127,11 @@ pub enum HashError {
 pub struct Phc(Box<str>);
 
 impl Phc {
+    /// A hash that accepts no secret: for a key that is only ever reasoned about.
+    pub fn none() -> Self {
+        Self("".into())
+    }
+
     /// Whether this secret is the one that was hashed. Slow by design: off the runtime.
     ///
     /// # Errors
@@ -151,6 +163,11 @@ impl fmt::Debug for Phc {
 pub struct Screen(u32);
 
 impl Screen {
+    /// The screen beside [`Phc::none`].
+    pub fn none() -> Self {
+        Self(0)
+    }
+
     fn of(digest: &[u8; 32]) -> Self {
         let [a, b, c, d, ..] = *digest;
         Self(u32::from_be_bytes([a, b, c, d]))

@@ -5,6 +5,7 @@
 //! all before it, so that a typo or an invented token costs no look-up, and so that scanners of
 //! source code can tell a token from a random word. It proves nothing; the secret does.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use zeroize::Zeroizing;
@@ -69,6 +70,27 @@ impl<'a> Token<'a> {
             secret: rest.first_chunk::<SECRET>().ok_or(NotAToken)?,
         })
     }
+}
+
+/// A text with every token in it cut off behind its prefix: for error messages and logs that quote what a
+/// caller sent. Whatever looks like the beginning of a token is cut, well-formed or not.
+pub fn masked(text: &str) -> Cow<'_, str> {
+    const PREFIXES: [&str; 6] = ["pk_live_", "pk_test_", "sk_live_", "sk_test_", "rk_live_", "rk_test_"];
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = PREFIXES.iter().filter_map(|prefix| rest.find(prefix)).min() {
+        let (before, token) = rest.split_at(at);
+        let (prefix, run) = token.split_at(HEAD);
+        out.push_str(before);
+        out.push_str(prefix);
+        out.push('…');
+        rest = run.trim_start_matches(|character: char| character.is_ascii_alphanumeric());
+    }
+    if rest.len() == text.len() {
+        return Cow::Borrowed(text);
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
 }
 
 impl fmt::Debug for Token<'_> {
@@ -171,6 +193,14 @@ mod tests {
         for wrong in [&text[..61], &format!("{text}0"), &format!(" {text}"), &text.to_uppercase()] {
             assert!(Token::parse(wrong.as_bytes()).is_err());
         }
+    }
+
+    #[test]
+    fn a_token_in_a_text_is_masked_whole_or_cut() {
+        let mint = Mint::new(Kind::Secret, Mode::Live).unwrap();
+        let text = format!("invalid: \"{}\", or rk_test_abc?", mint.expose());
+        assert_eq!(masked(&text), "invalid: \"sk_live_…\", or rk_test_…?");
+        assert!(matches!(masked("task_live is fine"), Cow::Borrowed(_)));
     }
 
     #[test]

@@ -1,1 +1,21 @@
-//! To come.
+//! Schema and policy files become one immutable [`Revision`], or a [`Rejection`] that says what is wrong.
+//!
+//! The schema is the API: its `@http` annotations are the routes, and nothing else lists them. The
+//! policies are the permissions: nothing about a kind of key, a mode or a scope is decided in Rust.
+//! A revision is whole: read at one time, checked whole, named by its digest. Nothing here watches,
+//! stores or decides; it reads files when asked to, and is pure otherwise.
+
+mod bundle;
+mod model;
+mod problem;
+mod revision;
+mod routes;
+mod scan;
+mod slice;
+
+pub use bundle::{Bundle, Digest};
+pub use model::{Model, PrincipalKind};
+pub use problem::{Problem, Rejection};
+pub use revision::{PolicyInfo, Revision};
+pub use routes::{Route, RouteMatch, Target};
+pub use slice::{ContextUse, Slice};

@@ -1,0 +1,333 @@
+//! The text of all schema and policy files, read at one time.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use sha2::Digest as _;
+
+use super::{Problem, Rejection};
+
+/// Bytes of one file.
+const LARGEST_FILE: u64 = 1 << 20;
+/// Bytes of all files together.
+const LARGEST_BUNDLE: usize = 8 << 20;
+/// Files of both folders together.
+const MOST_FILES: usize = 1_000;
+/// Folders within folders: more is a loop of links, or a mistake.
+const DEEPEST: usize = 8;
+/// How often the files are read until two readings agree.
+const READINGS: usize = 5;
+
+/// The digest of a bundle, and so the name of the revision made of it: SHA-256 over paths and contents.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The first twelve digits: enough for people and logs.
+    pub fn short(&self) -> String {
+        let mut text = self.to_string();
+        text.truncate(12);
+        text
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A text that is no digest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a revision's digest: it is written as 64 hexadecimal digits")]
+pub struct NotADigest;
+
+impl FromStr for Digest {
+    type Err = NotADigest;
+
+    fn from_str(text: &str) -> Result<Self, NotADigest> {
+        let mut digest = [0_u8; 32];
+        if text.len() != 64 || !text.is_ascii() {
+            return Err(NotADigest);
+        }
+        for (at, byte) in digest.iter_mut().enumerate() {
+            let digits = text.get(2 * at..2 * at + 2).ok_or(NotADigest)?;
+            *byte = u8::from_str_radix(digits, 16).map_err(|_| NotADigest)?;
+        }
+        Ok(Self(digest))
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = NotADigest;
+
+    fn try_from(text: String) -> Result<Self, NotADigest> {
+        text.parse()
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> String {
+        digest.to_string()
+    }
+}
+
+/// Every schema, policy and policy-test file by its relative path, `schemas/…` or `policies/…`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Bundle {
+    files: BTreeMap<String, String>,
+}
+
+impl Bundle {
+    /// A bundle of texts that are at hand.
+    pub fn from_files(files: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self { files: files.into_iter().collect() }
+    }
+
+    /// Reads `*.cedarschema` below `schemas`, and `*.cedar` and `tests/*.toml` below `policies`.
+    ///
+    /// Names that begin with a dot are passed over: editors' and Kubernetes' own. The folders are read until
+    /// two readings agree, so that a save in the middle is not taken for the whole.
+    ///
+    /// # Errors
+    /// [`Rejection`] naming the file or folder that is missing, empty, too large, no UTF-8 or not readable.
+    pub fn read(schemas: &Path, policies: &Path) -> Result<Self, Rejection> {
+        let mut last = read_once(schemas, policies)?;
+        for _ in 0..READINGS {
+            let again = read_once(schemas, policies)?;
+            if again == last {
+                return Ok(last);
+            }
+            last = again;
+        }
+        Err(one(Problem::general("the files keep changing while they are read".into(), "they are read again once they are quiet")))
+    }
+
+    /// The digest of paths and contents.
+    pub fn digest(&self) -> Digest {
+        let mut sha = sha2::Sha256::new();
+        for (path, text) in &self.files {
+            // Lengths first, so that no two bundles spell the same bytes.
+            sha.update((path.len() as u64).to_be_bytes());
+            sha.update(path);
+            sha.update((text.len() as u64).to_be_bytes());
+            sha.update(text);
+        }
+        Digest(sha.finalize().into())
+    }
+
+    /// Every file, by path.
+    pub fn files(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.files.iter().map(|(path, text)| (path.as_str(), text.as_str()))
+    }
+
+    fn ending(&self, suffix: &'static str) -> impl Iterator<Item = (&str, &str)> {
+        self.files().filter(move |(path, _)| path.ends_with(suffix))
+    }
+
+    /// The schema files.
+    pub fn schemas(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.ending(".cedarschema")
+    }
+
+    /// The policy files, guarantees among them.
+    pub fn policies(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.ending(".cedar")
+    }
+
+    /// The policy tests.
+    pub fn tests(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.ending(".toml")
+    }
+}
+
+fn one(problem: Problem) -> Rejection {
+    Rejection { problems: vec![problem] }
+}
+
+fn read_once(schemas: &Path, policies: &Path) -> Result<Bundle, Rejection> {
+    let mut reader = Reader { files: BTreeMap::new(), bytes: 0, problems: Vec::new() };
+    reader.folder("schemas", schemas, 0);
+    reader.folder("policies", policies, 0);
+    let found = |suffix: &str| reader.files.keys().any(|path| path.ends_with(suffix));
+    for (folder, at, suffix) in [("schemas", schemas, ".cedarschema"), ("policies", policies, ".cedar")] {
+        if reader.problems.is_empty() && !found(suffix) {
+            let message = format!("the folder {} holds no *{suffix} file", at.display());
+            let help = "put the files back; the last good revision goes on serving";
+            return Err(one(Problem { help: Some(help.into()), ..Problem::in_file(folder, message) }));
+        }
+    }
+    if reader.problems.is_empty() { Ok(Bundle { files: reader.files }) } else { Err(Rejection { problems: reader.problems }) }
+}
+
+struct Reader {
+    files: BTreeMap<String, String>,
+    bytes: usize,
+    problems: Vec<Problem>,
+}
+
+impl Reader {
+    fn problem(&mut self, name: &str, message: impl Into<String>, help: &str) {
+        self.problems.push(Problem { help: Some(help.to_owned()), ..Problem::in_file(name, message) });
+    }
+
+    fn folder(&mut self, name: &str, at: &Path, depth: usize) {
+        if depth > DEEPEST {
+            return self.problem(name, "folders are nested more than 8 deep", "look for a symbolic link that leads back up");
+        }
+        let entries = match fs::read_dir(at) {
+            Ok(entries) => entries,
+            Err(error) => return self.problem(name, format!("the folder {} cannot be read: {error}", at.display()), "create it, or correct `schemas_dir` and `policies_dir` in the configuration"),
+        };
+        for entry in entries {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => return self.problem(name, format!("the folder {} cannot be read: {error}", at.display()), "check the disk"),
+            };
+            let file_name = entry.file_name();
+            if file_name.as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            if self.files.len() >= MOST_FILES {
+                return self.problem(name, format!("there are more than {MOST_FILES} files"), "merge or remove some");
+            }
+            let path = format!("{name}/{}", file_name.to_string_lossy());
+            // Follows links: Kubernetes mounts every file as one.
+            match fs::metadata(entry.path()) {
+                Ok(metadata) if metadata.is_dir() => self.folder(&path, &entry.path(), depth + 1),
+                Ok(metadata) if metadata.is_file() && is_ours(&path) => self.file(path, &entry.path()),
+                Ok(_) => {}
+                // A file that was renamed away since the listing: the second reading tells.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && !entry.path().is_symlink() => {}
+                Err(error) if is_ours(&path) || entry.path().is_symlink() => {
+                    self.problem(&path, format!("cannot be read: {error}"), "a link that leads nowhere or in a circle? Remove it");
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn file(&mut self, name: String, at: &Path) {
+        let mut bytes = Vec::new();
+        let read = fs::File::open(at).and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes));
+        match read {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+            Err(error) => return self.problem(&name, format!("cannot be read: {error}"), "check the file's permissions"),
+            Ok(_) => {}
+        }
+        if bytes.len() as u64 > LARGEST_FILE {
+            return self.problem(&name, "the file is larger than 1 MiB", "split it, or remove it if it is none of ours");
+        }
+        self.bytes += bytes.len();
+        if self.bytes > LARGEST_BUNDLE {
+            return self.problem(&name, "the files are larger than 8 MiB together", "remove what is not needed");
+        }
+        match String::from_utf8(bytes) {
+            Ok(text) => drop(self.files.insert(name, text)),
+            Err(error) => {
+                let at = error.utf8_error().valid_up_to();
+                let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+                self.problems.push(Problem::at(&name, &text, at..at + 1, "the file is not UTF-8 from here on", "save it as UTF-8"));
+            }
+        }
+    }
+}
+
+/// Whether a path is one of the files that make a bundle.
+fn is_ours(path: &str) -> bool {
+    let ends = |suffix: &str| path.ends_with(suffix);
+    if path.starts_with("schemas/") { ends(".cedarschema") } else { ends(".cedar") || (path.starts_with("policies/tests/") && ends(".toml")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Folders {
+        root: tempfile::TempDir,
+    }
+
+    impl Folders {
+        fn good() -> Self {
+            let folders = Self { root: tempfile::tempdir().unwrap() };
+            folders.write("schemas/a.cedarschema", "namespace A {}");
+            folders.write("policies/a.cedar", "permit (principal, action, resource);");
+            folders.write("policies/tests/a.toml", "");
+            folders
+        }
+
+        fn write(&self, path: &str, text: impl AsRef<[u8]>) {
+            let path = self.root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+
+        fn read(&self) -> Result<Bundle, Rejection> {
+            Bundle::read(&self.root.path().join("schemas"), &self.root.path().join("policies"))
+        }
+    }
+
+    #[test]
+    fn a_bundle_is_what_the_folders_hold_and_its_digest_names_it() {
+        let folders = Folders::good();
+        folders.write("policies/.a.cedar.swp", "not ours");
+        folders.write("policies/README.md", "not ours");
+        folders.write("policies/other.toml", "not ours");
+        let bundle = folders.read().unwrap();
+        let paths: Vec<&str> = bundle.files().map(|(path, _)| path).collect();
+        assert_eq!(paths, ["policies/a.cedar", "policies/tests/a.toml", "schemas/a.cedarschema"]);
+        let before = bundle.digest();
+        assert_eq!(before.to_string().parse(), Ok(before));
+        folders.write("policies/a.cedar", "forbid (principal, action, resource);");
+        assert_ne!(folders.read().unwrap().digest(), before);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused_with_the_file_named() {
+        type Damage = fn(&Folders);
+        let cases: [(Damage, &str, &str); 6] = [
+            (|folders| folders.write("policies/b.cedar", b"// \xff\n"), "policies/b.cedar:1:4", "UTF-8"),
+            (|folders| folders.write("policies/b.cedar", vec![b' '; 50 << 20]), "policies/b.cedar", "1 MiB"),
+            (|folders| fs::remove_file(folders.root.path().join("policies/a.cedar")).unwrap(), "policies", "no *.cedar"),
+            (|folders| fs::remove_dir_all(folders.root.path().join("schemas")).unwrap(), "schemas", "cannot be read"),
+            (|folders| {
+                let loops = folders.root.path().join("policies/loop");
+                std::os::unix::fs::symlink(folders.root.path().join("policies"), loops).unwrap();
+            }, "policies/loop/loop", "symbolic link"),
+            (|folders| {
+                let own = folders.root.path().join("policies/own.cedar");
+                std::os::unix::fs::symlink(&own, &own).unwrap();
+            }, "policies/own.cedar", "circle"),
+        ];
+        for (damage, place, message) in cases {
+            let folders = Folders::good();
+            damage(&folders);
+            let rendered = folders.read().unwrap_err().render();
+            assert!(rendered.contains(place) && rendered.contains(message), "{place}: {rendered}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_kubernetes_mounts_is_read_once() {
+        let folders = Folders::good();
+        let policies = folders.root.path().join("policies");
+        folders.write("policies/..2026_01/b.cedar", "permit (principal, action, resource);");
+        std::os::unix::fs::symlink("..2026_01", policies.join("..data")).unwrap();
+        std::os::unix::fs::symlink("..data/b.cedar", policies.join("b.cedar")).unwrap();
+        let bundle = folders.read().unwrap();
+        assert_eq!(bundle.policies().map(|(path, _)| path).collect::<Vec<_>>(), ["policies/a.cedar", "policies/b.cedar"]);
+    }
+}

@@ -1,0 +1,240 @@
+//! What the daemon needs of a schema, and the names under which the schema has it.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::str::FromStr;
+
+use cedar_policy::{
+    Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression, Schema, SchemaFragment,
+};
+
+use super::Problem;
+use crate::key::Kind;
+
+/// The namespace of the management API, which is not the API's.
+const MANAGEMENT: &str = "Keyward";
+
+/// Who calls, as far as the schema's `appliesTo` tells callers apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PrincipalKind {
+    /// A call without credentials.
+    Anonymous,
+    /// A key of this kind.
+    Key(Kind),
+}
+
+impl PrincipalKind {
+    /// All of them.
+    pub const ALL: [Self; 4] =
+        [Self::Anonymous, Self::Key(Kind::Publishable), Self::Key(Kind::Secret), Self::Key(Kind::Restricted)];
+}
+
+/// The schema's names for what the daemon knows.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// The one namespace that describes the API.
+    pub namespace: String,
+    /// Whose keys they are.
+    pub account: EntityTypeName,
+    /// Live or test.
+    pub environment: EntityTypeName,
+    /// The one caller without credentials.
+    pub anonymous_uid: EntityUid,
+    /// What restricted keys are granted.
+    pub scope: EntityTypeName,
+    /// The names of all scopes, sorted.
+    pub scopes: Vec<Box<str>>,
+    publishable: EntityTypeName,
+    secret: EntityTypeName,
+    restricted: EntityTypeName,
+}
+
+impl Model {
+    /// The entity type of keys of this kind.
+    pub fn key_type(&self, kind: Kind) -> &EntityTypeName {
+        match kind {
+            Kind::Publishable => &self.publishable,
+            Kind::Secret => &self.secret,
+            Kind::Restricted => &self.restricted,
+        }
+    }
+
+    /// The entity type of such callers.
+    pub fn principal_type(&self, kind: PrincipalKind) -> &EntityTypeName {
+        match kind {
+            PrincipalKind::Anonymous => self.anonymous_uid.type_name(),
+            PrincipalKind::Key(kind) => self.key_type(kind),
+        }
+    }
+
+    /// The kind of caller that this entity type stands for.
+    pub fn principal_kind(&self, of_type: &EntityTypeName) -> Option<PrincipalKind> {
+        PrincipalKind::ALL.into_iter().find(|kind| self.principal_type(*kind) == of_type)
+    }
+
+    /// Finds the API's namespace and everything that the daemon needs in it.
+    ///
+    /// # Errors
+    /// One problem for each entity type, attribute, membership or action group that is missing.
+    pub(super) fn of(schema: &Schema, fragments: &[(&str, SchemaFragment)]) -> Result<Self, Vec<Problem>> {
+        let namespace = api_namespace(fragments).map_err(|problem| vec![problem])?;
+        let schemas = || fragments.iter().map(|(file, _)| *file).next().unwrap_or("schemas");
+        let missing = |what: String, add: &str| {
+            Problem { help: Some(format!("add `{add}`")), ..Problem::in_file(schemas(), format!("namespace {namespace}: {what}")) }
+        };
+        let name = |word: &str| EntityTypeName::from_str(&format!("{namespace}::{word}"));
+        let known: HashSet<&EntityTypeName> = schema.entity_types().collect();
+        let mut problems: Vec<Problem> = DECLARATIONS
+            .iter()
+            .filter(|(word, _)| name(word).map_or(true, |name| !known.contains(&name)))
+            .map(|(word, declaration)| missing(format!("the entity type {word} is missing"), declaration))
+            .collect();
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let named = |word: &str| name(word).map_err(|_| vec![missing(format!("{word} is no name of an entity type"), word)]);
+        let scopes: Vec<Box<str>> = enum_names(fragments, &namespace, "Scope").into_iter().map(Into::into).collect();
+        let model = Self {
+            account: named("Account")?,
+            environment: named("Environment")?,
+            anonymous_uid: EntityUid::from_type_name_and_id(named("Anonymous")?, EntityId::new("anonymous")),
+            scope: named("Scope")?,
+            publishable: named("PublishableKey")?,
+            secret: named("SecretKey")?,
+            restricted: named("RestrictedKey")?,
+            scopes,
+            namespace: namespace.clone(),
+        };
+        if model.scopes.is_empty() {
+            problems.push(missing("the entity type Scope names no scopes".into(), "entity Scope enum [\"resources:read\"];"));
+        }
+        let groups: HashSet<&EntityUid> = schema.actions().collect();
+        for scope in &model.scopes {
+            let group = EntityUid::from_str(&format!("{namespace}::Action::{scope:?}"));
+            if !group.is_ok_and(|group| groups.contains(&group)) {
+                let what = format!("the scope {scope:?} has no action group of the same name");
+                problems.push(missing(what, &format!("action {scope:?};")));
+            }
+        }
+        for (word, entity) in model.samples() {
+            if let Err(error) = entity.and_then(|entity| validated(entity, schema)) {
+                let declaration = DECLARATIONS.iter().find(|(name, _)| *name == word).map_or("", |(_, declaration)| declaration);
+                let mut problem = missing(format!("the entity type {word} does not fit: {error}"), "");
+                problem.help = Some(format!("declare it as `{declaration}`"));
+                problems.push(problem);
+            }
+        }
+        if problems.is_empty() { Ok(model) } else { Err(problems) }
+    }
+
+    /// One entity of each type, as the daemon will build them.
+    fn samples(&self) -> Vec<(&'static str, Result<Entity, String>)> {
+        let uid = |of_type: &EntityTypeName, id: &str| EntityUid::from_type_name_and_id(of_type.clone(), EntityId::new(id));
+        let account = uid(&self.account, "acct");
+        let environment = uid(&self.environment, "acct/live");
+        let scope = self.scopes.first().map(|scope| uid(&self.scope, scope));
+        let build = |uid, attributes: Vec<(&str, RestrictedExpression)>, parents: Vec<EntityUid>| {
+            let attributes: HashMap<_, _> = attributes.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+            Entity::new(uid, attributes, parents.into_iter().collect()).map_err(|error| error.to_string())
+        };
+        let key = |of_type, scope: Option<EntityUid>| {
+            let parents = std::iter::once(environment.clone()).chain(scope).collect();
+            build(uid(of_type, "key"), vec![("environment", RestrictedExpression::new_entity_uid(environment.clone()))], parents)
+        };
+        vec![
+            ("Account", build(account.clone(), vec![], vec![])),
+            ("Environment", build(environment.clone(), vec![("mode", RestrictedExpression::new_string("live".into()))], vec![account])),
+            ("Anonymous", build(self.anonymous_uid.clone(), vec![], vec![])),
+            ("PublishableKey", key(&self.publishable, None)),
+            ("SecretKey", key(&self.secret, None)),
+            ("RestrictedKey", key(&self.restricted, scope)),
+        ]
+    }
+
+    /// Whether an item of this type can be built: it is in an environment and has no attributes that we
+    /// would have to know.
+    pub(super) fn item_fits(&self, item: &EntityTypeName, schema: &Schema) -> Result<(), String> {
+        let uid = EntityUid::from_type_name_and_id(item.clone(), EntityId::new("item"));
+        let environment = EntityUid::from_type_name_and_id(self.environment.clone(), EntityId::new("acct/live"));
+        validated(Entity::new_no_attrs(uid, HashSet::from([environment])), schema)
+    }
+}
+
+/// What the schema must declare, as it would be written.
+const DECLARATIONS: [(&str, &str); 7] = [
+    ("Account", "entity Account;"),
+    ("Environment", "entity Environment in [Account] { mode: String };"),
+    ("Anonymous", "entity Anonymous enum [\"anonymous\"];"),
+    ("Scope", "entity Scope enum [\"resources:read\"];"),
+    ("PublishableKey", "entity PublishableKey in [Environment] { environment: Environment };"),
+    ("SecretKey", "entity SecretKey in [Environment] { environment: Environment };"),
+    ("RestrictedKey", "entity RestrictedKey in [Environment, Scope] { environment: Environment };"),
+];
+
+fn validated(entity: Entity, schema: &Schema) -> Result<(), String> {
+    Entities::from_entities([entity], Some(schema)).map(drop).map_err(|error| chain(&error))
+}
+
+/// Whether a route's action takes the context that the daemon builds, with and without an address.
+pub(super) fn context_fits(action: &EntityUid, schema: &Schema) -> Result<(), String> {
+    let always = || {
+        vec![
+            ("secure".to_owned(), RestrictedExpression::new_bool(true)),
+            ("method".to_owned(), RestrictedExpression::new_string("GET".into())),
+            ("path".to_owned(), RestrictedExpression::new_string("/".into())),
+            ("time".to_owned(), RestrictedExpression::new_datetime("2026-01-01T00:00:00.000Z")),
+        ]
+    };
+    let with_address = always().into_iter().chain([("ip".to_owned(), RestrictedExpression::new_ip("192.0.2.1"))]).collect();
+    for pairs in [always(), with_address] {
+        let context = Context::from_pairs(pairs).map_err(|error| chain(&error))?;
+        context.validate(schema, action).map_err(|error| chain(&error))?;
+    }
+    Ok(())
+}
+
+/// An error with its causes, which is where Cedar names the attribute.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+fn api_namespace(fragments: &[(&str, SchemaFragment)]) -> Result<String, Problem> {
+    let namespaces: BTreeSet<String> = fragments
+        .iter()
+        .flat_map(|(_, fragment)| fragment.namespaces().flatten())
+        .map(|namespace| namespace.to_string())
+        .filter(|namespace| namespace != MANAGEMENT)
+        .collect();
+    let mut names = namespaces.into_iter();
+    match (names.next(), names.next()) {
+        (Some(name), None) => Ok(name),
+        (None, _) => Err(Problem::general(
+            "the schema has no namespace for the API".into(),
+            "write the API's entity types and actions within `namespace MyApi { … }`",
+        )),
+        (Some(first), Some(second)) => Err(Problem::general(
+            format!("the schema has several namespaces, {first} and {second} among them, and one is taken as the API"),
+            "put the whole API into one namespace",
+        )),
+    }
+}
+
+/// The names of an enumerated entity type.
+fn enum_names(fragments: &[(&str, SchemaFragment)], namespace: &str, word: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for (_, fragment) in fragments {
+        let json = fragment.clone().to_json_value().unwrap_or_default();
+        let listed = json.pointer(&format!("/{}/entityTypes/{word}/enum", namespace.replace('/', "~1")));
+        let listed = listed.and_then(serde_json::Value::as_array).into_iter().flatten();
+        names.extend(listed.filter_map(|name| name.as_str().map(str::to_owned)));
+    }
+    names
+}

@@ -1,0 +1,253 @@
+//! Routes, made of the schema's `@http("METHOD /path/{id}")` annotations.
+
+use std::collections::{BTreeMap, HashMap};
+
+use cedar_policy::{Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicySet, Schema, SchemaFragment};
+
+use super::model::context_fits;
+use super::slice::Applies;
+use super::{Model, PrincipalKind, Problem, Slice};
+
+/// What a route's action is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A collection: the resource is the environment.
+    Environment,
+    /// An item of this type, named by the last path parameter.
+    Item(EntityTypeName),
+}
+
+/// One endpoint of the API.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// The method, upper case.
+    pub method: Box<str>,
+    /// The path with its parameters in braces.
+    pub template: Box<str>,
+    /// The Cedar action.
+    pub action: EntityUid,
+    /// The action's name without namespace, for people.
+    pub action_name: Box<str>,
+    /// What it is about.
+    pub target: Target,
+    /// The action and its groups, to go into every entity set.
+    pub action_entities: Vec<Entity>,
+    slices: HashMap<PrincipalKind, Slice>,
+}
+
+impl Route {
+    /// The policies for calls of this route by such a caller; none when the schema does not let them
+    /// call it at all.
+    pub fn slice(&self, principal: PrincipalKind) -> Option<&Slice> {
+        self.slices.get(&principal)
+    }
+}
+
+/// A route that a call has found.
+#[derive(Debug, Clone, Copy)]
+pub struct RouteMatch<'r, 'p> {
+    /// The route.
+    pub route: &'r Route,
+    /// The last path parameter's value, still percent-encoded as normalised.
+    pub id: Option<&'p str>,
+}
+
+/// All routes: one tree of paths for each method.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Routes {
+    by_method: HashMap<Box<str>, matchit::Router<usize>>,
+    all: Vec<Route>,
+}
+
+impl Routes {
+    /// The route of a method and a normalised path.
+    pub fn find<'p>(&self, method: &str, path: &'p str) -> Option<RouteMatch<'_, 'p>> {
+        let found = self.by_method.get(method)?.at(path).ok()?;
+        let id = found.params.iter().last().map(|(_, value)| value);
+        // An empty parameter is no item.
+        if id == Some("") {
+            return None;
+        }
+        Some(RouteMatch { route: self.all.get(*found.value)?, id })
+    }
+
+    /// Every route, in the order of their templates.
+    pub fn iter(&self) -> impl Iterator<Item = &Route> {
+        self.all.iter()
+    }
+}
+
+/// An `@http` annotation and where it stands.
+struct Annotated<'a> {
+    file: &'a str,
+    text: &'a str,
+    action: EntityUid,
+    name: String,
+    value: String,
+}
+
+impl Annotated<'_> {
+    fn problem(&self, message: impl Into<String>, help: &str) -> Problem {
+        // The annotation's text names the place: two that are equal are in conflict anyway.
+        let quoted = format!("\"{}\"", self.value);
+        let at = self.text.find(&quoted).unwrap_or(0);
+        Problem::at(self.file, self.text, at..at + quoted.len(), message, help)
+    }
+}
+
+/// Builds the routes of the API and the slices of their policies.
+///
+/// # Errors
+/// Each annotation that is no route, clashes with another, or whose action the daemon could not call.
+pub(super) fn build(
+    model: &Model,
+    schema: &Schema,
+    fragments: &[(&str, &str, SchemaFragment)],
+    policies: &PolicySet,
+) -> Result<Routes, Vec<Problem>> {
+    let actions = schema.action_entities().map_err(|error| vec![Problem::in_file("schemas", error.to_string())])?;
+    let mut routes = Routes::default();
+    let mut problems = Vec::new();
+    let mut taken: BTreeMap<(String, String), String> = BTreeMap::new();
+    for annotated in annotations(model, fragments) {
+        match route(model, schema, &actions, policies, &annotated) {
+            Ok(route) => {
+                let shape = (route.method.to_string(), shape(&route.template));
+                if let Some(other) = taken.insert(shape, annotated.name.clone()) {
+                    problems.push(annotated.problem(
+                        format!("the actions {other} and {} have the same method and path", annotated.name),
+                        "give one of them another path or method",
+                    ));
+                    continue;
+                }
+                let tree = routes.by_method.entry(route.method.clone()).or_default();
+                match tree.insert(&*route.template, routes.all.len()) {
+                    Ok(()) => routes.all.push(route),
+                    Err(error) => problems.push(annotated.problem(
+                        format!("the path cannot be told from another one: {error}"),
+                        "use the same parameter names in the same places",
+                    )),
+                }
+            }
+            Err(found) => problems.extend(found),
+        }
+    }
+    if routes.all.is_empty() && problems.is_empty() {
+        problems.push(Problem::in_file("schemas", "no action has an @http annotation, so there is no route"));
+    }
+    if problems.is_empty() { Ok(routes) } else { Err(problems) }
+}
+
+fn annotations<'a>(model: &Model, fragments: &'a [(&str, &str, SchemaFragment)]) -> Vec<Annotated<'a>> {
+    let mut found = Vec::new();
+    for (file, text, fragment) in fragments {
+        let json = fragment.clone().to_json_value().unwrap_or_default();
+        let actions = json.get(&model.namespace).and_then(|namespace| namespace.get("actions")).and_then(|actions| actions.as_object());
+        for (name, action) in actions.into_iter().flatten() {
+            let value = action.pointer("/annotations/http").and_then(|value| value.as_str());
+            let uid = format!("{}::Action", model.namespace).parse::<EntityTypeName>();
+            if let (Some(value), Ok(of_type)) = (value, uid) {
+                found.push(Annotated {
+                    file,
+                    text,
+                    action: EntityUid::from_type_name_and_id(of_type, EntityId::new(name)),
+                    name: name.clone(),
+                    value: value.to_owned(),
+                });
+            }
+        }
+    }
+    found
+}
+
+fn route(
+    model: &Model,
+    schema: &Schema,
+    actions: &Entities,
+    policies: &PolicySet,
+    annotated: &Annotated<'_>,
+) -> Result<Route, Vec<Problem>> {
+    let help = "write it as @http(\"GET /v1/things/{id}\"), the path in its normal form";
+    let one = |message: String| vec![annotated.problem(message, help)];
+    let (method, template) = annotated.value.split_once(' ').ok_or_else(|| one(format!("{:?} is no method and path", annotated.value)))?;
+    let is_method = (1..=20).contains(&method.len()) && method.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
+    if !is_method {
+        return Err(one(format!("{method:?} is no method in upper case")));
+    }
+    let parameters = parameters(template).map_err(|what| one(format!("the path {template:?} {what}")))?;
+    let resources: Vec<_> = schema.resources_for_action(&annotated.action).into_iter().flatten().collect();
+    let target = match (resources.as_slice(), parameters) {
+        ([resource], _) if **resource == model.environment => Target::Environment,
+        ([resource], 1..) => Target::Item((*resource).clone()),
+        ([_], 0) => return Err(one("the action is about an item, and the path has no parameter that names one".into())),
+        (all, _) => return Err(one(format!("the action applies to {} resource types, and a route needs exactly one", all.len()))),
+    };
+    if let Target::Item(item) = &target {
+        model.item_fits(item, schema).map_err(|error| {
+            vec![annotated.problem(
+                format!("an item of type {item} cannot be built: {error}"),
+                "declare it as `entity Thing in [Environment];`, without required attributes",
+            )]
+        })?;
+    }
+    context_fits(&annotated.action, schema).map_err(|error| {
+        vec![annotated.problem(
+            format!("the action's context does not fit: {error}"),
+            "use `type Call = { secure: Bool, method: String, path: String, ip?: ipaddr, time: datetime };`",
+        )]
+    })?;
+    let resource = match &target {
+        Target::Environment => &model.environment,
+        Target::Item(item) => item,
+    };
+    let mut slices = HashMap::new();
+    for principal in schema.principals_for_action(&annotated.action).into_iter().flatten() {
+        let Some(kind) = model.principal_kind(principal) else {
+            return Err(one(format!("the action applies to principals of type {principal}, which never call")));
+        };
+        let applies = Applies { action: &annotated.action, principal, resource, actions };
+        slices.insert(kind, applies.slice(policies).ok_or_else(|| one("its policies cannot be put together".into()))?);
+    }
+    let groups = actions.ancestors(&annotated.action).into_iter().flatten();
+    let action_entities = std::iter::once(&annotated.action).chain(groups).filter_map(|uid| actions.get(uid).cloned()).collect();
+    Ok(Route {
+        method: method.into(),
+        template: template.into(),
+        action: annotated.action.clone(),
+        action_name: annotated.name.as_str().into(),
+        target,
+        action_entities,
+        slices,
+    })
+}
+
+/// How many parameters a template has.
+fn parameters(template: &str) -> Result<usize, &'static str> {
+    if !template.starts_with('/') {
+        return Err("does not begin with a slash");
+    }
+    let mut count = 0;
+    let mut names = std::collections::BTreeSet::new();
+    for segment in template.split('/').skip(1) {
+        let plain = segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()+,=:@".contains(&byte));
+        match segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
+            Some(name) => {
+                let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+                if !is_name || !names.insert(name) {
+                    return Err("has a parameter without a name of its own, in letters, digits and `_`");
+                }
+                count += 1;
+            }
+            None if segment == "." || segment == ".." => return Err("has a dot segment, which no call can reach"),
+            None if segment.is_empty() && template != "/" => return Err("has an empty segment, which no call can reach"),
+            None if !plain => return Err("has characters that no normalised path has, so that no call can reach it"),
+            None => {}
+        }
+    }
+    Ok(count)
+}
+
+/// A template with its parameters' names left out: two with the same shape are the same path.
+fn shape(template: &str) -> String {
+    template.split('/').map(|segment| if segment.starts_with('{') { "{}" } else { segment }).collect::<Vec<_>>().join("/")
+}
