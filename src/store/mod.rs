@@ -1,1 +1,210 @@
-//! To come.
+//! What is on disk: rows in tables, changed by batches that are whole, checked, and durable.
+//!
+//! A store knows bytes, versions and preconditions. It knows nothing of keys and accounts, so that sled on
+//! one machine and etcd for a fleet look alike to the [`ledger`](crate::ledger). Calls block on the disk.
+
+mod sled;
+
+use std::fmt;
+use std::path::PathBuf;
+
+pub use self::sled::SledStore;
+
+/// A table: a group of rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Table(pub &'static str);
+
+impl Table {
+    /// Accounts, by id.
+    pub const ACCOUNTS: Self = Self("accounts");
+    /// Keys, by id.
+    pub const KEYS: Self = Self("keys");
+    /// Bundles of schema and policies.
+    pub const REVISIONS: Self = Self("revisions");
+}
+
+/// One row, as read.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Its key within the table.
+    pub key: Vec<u8>,
+    /// 1 when it was made, and one more for each change.
+    pub version: u64,
+    /// Its value.
+    pub value: Vec<u8>,
+}
+
+impl fmt::Debug for Row {
+    /// Without the value, which may hold a hash.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Row").field("version", &self.version).finish_non_exhaustive()
+    }
+}
+
+/// What must hold of a row for a change to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// It is not there.
+    Absent,
+    /// It is at this version.
+    Version(u64),
+    /// Nothing.
+    Any,
+}
+
+/// One change of one row.
+pub struct Change {
+    /// The table.
+    pub table: Table,
+    /// The row's key.
+    pub key: Vec<u8>,
+    /// The new value; none deletes the row.
+    pub value: Option<Vec<u8>>,
+    /// The precondition.
+    pub expect: Expect,
+}
+
+impl fmt::Debug for Change {
+    /// Without the value, which may hold a hash.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Change").field("table", &self.table).field("expect", &self.expect).finish_non_exhaustive()
+    }
+}
+
+/// Changes that are made together or not at all.
+#[derive(Debug, Default)]
+pub struct Batch {
+    changes: Vec<Change>,
+}
+
+impl Batch {
+    /// No changes yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Writes a row.
+    pub fn put(&mut self, table: Table, key: &[u8], value: Vec<u8>, expect: Expect) {
+        self.changes.push(Change { table, key: key.to_vec(), value: Some(value), expect });
+    }
+
+    /// Deletes a row; one that is not there stays away.
+    pub fn delete(&mut self, table: Table, key: &[u8], expect: Expect) {
+        self.changes.push(Change { table, key: key.to_vec(), value: None, expect });
+    }
+
+    /// The changes, in the order in which they were added.
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+}
+
+/// A store that cannot be opened, read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process has it open.
+    #[error(
+        "the store {} is in use by another process, most likely a running keyward. \
+         Stop that one first, or give this one another `data_dir`.", .path.display()
+    )]
+    InUse {
+        /// The store's folder.
+        path: PathBuf,
+    },
+    /// It was written by a newer version.
+    #[error(
+        "the store {} has format {found}, and this version of keyward reads formats up to {known}. \
+         Nothing was touched. Use the newer version.", .path.display()
+    )]
+    Newer {
+        /// The store's folder.
+        path: PathBuf,
+        /// The format found.
+        found: u64,
+        /// The newest format that this version knows.
+        known: u64,
+    },
+    /// It is damaged, and dropping its snapshots did not help.
+    #[error(
+        "the store {} is damaged: {reason}. An untouched copy is at {}. Restore the folder from a backup; \
+         keyward does not start with an empty store where there was one.", .path.display(), .copy.display()
+    )]
+    Damaged {
+        /// The store's folder.
+        path: PathBuf,
+        /// Where it was copied before anything was tried.
+        copy: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The folder is something else.
+    #[error("{} is not a keyward store: {reason}. Give another `data_dir`, or an empty one.", .path.display())]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// The operating system refuses.
+    #[error("the store {} cannot be {doing}: {reason}. Check the folder's owner, permissions and free space.", .path.display())]
+    Io {
+        /// The store's folder.
+        path: PathBuf,
+        /// What was being done: "opened", "read", "written".
+        doing: &'static str,
+        /// What the system says.
+        reason: String,
+    },
+    /// An earlier write failed, so that what is on disk is not known.
+    #[error(
+        "the store {} takes no more changes, because an earlier one could not be written to disk. \
+         Mend the disk and restart keyward.", .path.display()
+    )]
+    Poisoned {
+        /// The store's folder.
+        path: PathBuf,
+    },
+}
+
+/// Why a batch was not committed. None of its changes was made, unless the disk itself failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// A precondition does not hold.
+    #[error("a row of {} was changed by somebody else", table.0)]
+    Conflict {
+        /// The row's table.
+        table: Table,
+        /// The row's key.
+        key: Vec<u8>,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A store.
+pub trait Store: Send + Sync + 'static {
+    /// One row.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Row>, StoreError>;
+
+    /// Every row of a table whose key begins with `prefix`, in the order of keys, one at a time.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or with what `each` returns, which ends the scan.
+    fn scan(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        each: &mut dyn FnMut(Row) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError>;
+
+    /// Checks every precondition and makes every change, at one moment, and returns when they are on disk:
+    /// the new versions, in the order of the changes (0 for a deletion).
+    ///
+    /// # Errors
+    /// [`CommitError`]; nothing was changed then, unless the disk itself failed.
+    fn commit(&self, batch: &Batch) -> Result<Vec<u64>, CommitError>;
+}
