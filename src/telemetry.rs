@@ -1,1 +1,90 @@
-//! To come.
+//! The daemon's own log: structured events to standard error, for people or as JSON.
+//!
+//! Owns the subscriber of the process. Levels mean something: *error* asks a person to act, *warn* says that
+//! something was refused or lost, *info* is life-cycle, *debug* and *trace* are for developers. Nothing here
+//! ever sees a token, a secret or a hash: those types do not print themselves.
+
+use std::io::IsTerminal as _;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+
+use crate::config::{Log, LogFormat};
+
+/// The variable that overrides `log.level`.
+pub const VARIABLE: &str = "KEYWARD_LOG";
+
+/// Why the log could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The level is no level and no list of directives.
+    #[error("{place}: `{text}` is neither a level (error, warn, info, debug, trace) nor directives: {error}")]
+    Level {
+        /// Who said it: the variable or the key of the configuration.
+        place: &'static str,
+        /// What was said.
+        text: String,
+        /// The parser's words.
+        error: String,
+    },
+    /// Another subscriber is there already; it stays.
+    #[error("the log is set up already: {0}")]
+    Twice(#[from] TryInitError),
+}
+
+/// Sends the events of this process to standard error, as the configuration or [`VARIABLE`] says.
+///
+/// # Errors
+/// [`TelemetryError`]: a level that cannot be read, or a process that has a subscriber already.
+pub fn init(log: &Log) -> Result<(), TelemetryError> {
+    let filter = filter(log, std::env::var(VARIABLE).ok())?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match log.format {
+        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).finish().try_init()?,
+        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).finish().try_init()?,
+    }
+    Ok(())
+}
+
+fn filter(log: &Log, variable: Option<String>) -> Result<EnvFilter, TelemetryError> {
+    let (place, text) = match variable {
+        Some(text) if !text.trim().is_empty() => (VARIABLE, text),
+        _ => ("log.level", log.level.clone()),
+    };
+    // A lone word is a level for us. The parser would take an unknown one for the name of a target, and all would be
+    // silent.
+    let parsed = if text.contains(['=', ',', '[']) {
+        EnvFilter::try_new(&text).map_err(|error| error.to_string())
+    } else {
+        let level = text.trim().parse::<LevelFilter>();
+        level.map(|level| EnvFilter::default().add_directive(level.into())).map_err(|error| error.to_string())
+    };
+    parsed.map_err(|error| TelemetryError::Level { place, text, error })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(level: &str, variable: Option<&str>) -> Result<String, String> {
+        let log = Log { level: level.into(), ..Log::default() };
+        filter(&log, variable.map(Into::into)).map(|filter| filter.to_string()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_variable_overrides_the_configuration_unless_it_is_empty() {
+        assert_eq!(read("info", None).unwrap(), "info");
+        assert_eq!(read("info", Some("")).unwrap(), "info");
+        assert_eq!(read("info", Some("debug")).unwrap(), "debug");
+        assert!(read("info,keyward::http=debug", None).unwrap().contains("keyward::http=debug"));
+    }
+
+    #[test]
+    fn a_misspelt_level_is_an_error_and_not_silence() {
+        let told = read("inof", None).unwrap_err();
+        assert!(told.starts_with("log.level: `inof` is neither a level"), "{told}");
+        let told = read("info", Some("info,keyward=loud")).unwrap_err();
+        assert!(told.starts_with("KEYWARD_LOG: `info,keyward=loud` is neither"), "{told}");
+    }
+}

@@ -1,5 +1,7 @@
 //! What the accept loop must survive: silent clients, dribbling clients, oversize heads, and a shutdown in the middle.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helper fails by panicking")]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -22,10 +22,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
+use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::Request;
 use hyper_util::rt::TokioIo;
 use prometheus::IntGauge;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -34,6 +34,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tower::Service as _;
+
+use crate::config;
 
 use super::watchdog::{Patience, Watchdog, Watched};
 
@@ -63,15 +65,21 @@ pub struct Limits {
     pub header_bytes: usize,
 }
 
+impl From<&config::Limits> for Limits {
+    fn from(limits: &config::Limits) -> Self {
+        Self {
+            connections: limits.connections,
+            header_timeout: Duration::from_millis(limits.header_timeout_ms),
+            request_timeout: Duration::from_millis(limits.request_timeout_ms),
+            idle_timeout: Duration::from_millis(limits.idle_timeout_ms),
+            header_bytes: limits.header_bytes,
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            connections: 10_000,
-            header_timeout: Duration::from_secs(5),
-            request_timeout: Duration::from_secs(30),
-            idle_timeout: Duration::from_secs(75),
-            header_bytes: 32 * 1024,
-        }
+        Self::from(&config::Limits::default())
     }
 }
 
@@ -235,9 +243,10 @@ impl Shared {
                 shaken = tokio::time::timeout(first, tls.accept(stream)) => shaken.ok()?.ok(),
             }
         };
-        match handshake.await {
-            Some(stream) => self.http(stream, peer, first).await,
-            None => tracing::debug!(%peer, "no TLS handshake"),
+        if let Some(stream) = handshake.await {
+            self.http(stream, peer, first).await;
+        } else {
+            tracing::debug!(%peer, "no TLS handshake");
         }
     }
 

@@ -1,0 +1,136 @@
+//! Rules that a type cannot state: values that fit their key and are wrong all the same.
+
+use std::path::Path;
+
+use crate::http::serve::LEAST_HEADER_BYTES;
+
+use super::Config;
+
+/// A value that is refused: which key, and what is wrong and how to mend it.
+pub(super) type Refusal = (&'static str, String);
+
+/// The longest time of any kind that makes sense here, in milliseconds: a day.
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+pub(super) fn check(config: &Config) -> Result<(), Refusal> {
+    peers(config)?;
+    addresses(config)?;
+    limits(config)?;
+    argon2(config)?;
+    folders(config)?;
+    header_text(&config.decision.realm)
+}
+
+fn refuse<T>(key: &'static str, what: impl Into<String>) -> Result<T, Refusal> {
+    Err((key, what.into()))
+}
+
+fn peers(config: &Config) -> Result<(), Refusal> {
+    let decision = &config.decision;
+    if decision.trust_any_peer {
+        return Ok(());
+    }
+    let by_name = "list the proxies' addresses, or set decision.trust_any_peer = true if nothing else can reach \
+                   this listener";
+    if decision.trusted_proxies.is_empty() {
+        return refuse("decision.trusted_proxies", format!("it is empty; {by_name}"));
+    }
+    match decision.trusted_proxies.iter().find(|network| network.prefix_len() == 0) {
+        Some(network) => {
+            refuse("decision.trusted_proxies", format!("{network} lets every peer forge a request; {by_name}"))
+        }
+        None => Ok(()),
+    }
+}
+
+fn addresses(config: &Config) -> Result<(), Refusal> {
+    let (decision, admin) = (config.decision.addr, config.admin.addr);
+    if !admin.ip().to_canonical().is_loopback() && !config.admin.allow_remote {
+        let what = format!(
+            "other machines can reach {admin}, and this listener has no authentication; use 127.0.0.1, or set \
+             admin.allow_remote = true if a firewall keeps others out"
+        );
+        return refuse("admin.addr", what);
+    }
+    if decision == admin && decision.port() != 0 {
+        return refuse("admin.addr", format!("{admin} is decision.addr too; choose another port"));
+    }
+    Ok(())
+}
+
+fn limits(config: &Config) -> Result<(), Refusal> {
+    let limits = &config.limits;
+    if limits.header_bytes < LEAST_HEADER_BYTES {
+        return refuse("limits.header_bytes", format!("{} is too small; the least is 8192", limits.header_bytes));
+    }
+    let counts = [
+        ("limits.connections", limits.connections),
+        ("limits.body_bytes", limits.body_bytes),
+        ("decision_log.capacity", config.decision_log.capacity),
+        ("argon2.max_running", config.argon2.running()),
+    ];
+    if let Some((key, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
+        return refuse(key, "0 would let nothing through; the least is 1");
+    }
+    let times = [
+        ("limits.header_timeout_ms", limits.header_timeout_ms, DAY_MS),
+        ("limits.request_timeout_ms", limits.request_timeout_ms, DAY_MS),
+        ("limits.idle_timeout_ms", limits.idle_timeout_ms, DAY_MS),
+        ("reload.debounce_ms", config.reload.debounce_ms, DAY_MS),
+        ("reload.poll_secs", config.reload.poll_secs, DAY_MS / 1000),
+    ];
+    if let Some((key, time, most)) = times.into_iter().find(|(_, time, most)| *time == 0 || time > most) {
+        return refuse(key, format!("{time} is out of range; from 1 to {most} (a day)"));
+    }
+    let deadline = config.shutdown_deadline_secs;
+    if deadline > DAY_MS / 1000 {
+        return refuse("shutdown_deadline_secs", format!("{deadline} is longer than a day"));
+    }
+    Ok(())
+}
+
+fn argon2(config: &Config) -> Result<(), Refusal> {
+    let own = config.argon2;
+    let costs = [
+        ("argon2.memory_kib", own.memory_kib, own.most_memory_kib),
+        ("argon2.iterations", own.iterations, own.most_iterations),
+        ("argon2.parallelism", own.parallelism, own.most_parallelism),
+    ];
+    for (key, cost, most) in costs {
+        if cost == 0 {
+            return refuse(key, "0 is no cost; the least is 1");
+        }
+        if cost > most {
+            let what = format!("{cost} is above the ceiling of {most}, so that a new secret would never be accepted");
+            return refuse(key, format!("{what}; lower it or raise the `most_` value"));
+        }
+    }
+    // RFC 9106, section 3.1: at least 8 KiB for each lane.
+    if own.memory_kib / 8 < own.parallelism {
+        let least = u64::from(own.parallelism) * 8;
+        return refuse(
+            "argon2.memory_kib",
+            format!("{} is too little for {} lanes; the least is {least}", own.memory_kib, own.parallelism),
+        );
+    }
+    Ok(())
+}
+
+fn folders(config: &Config) -> Result<(), Refusal> {
+    // The store writes all the time: beneath a watched folder each write would be taken for an edit.
+    let inside = |outer: &Path| config.data_dir.starts_with(outer);
+    let watched = [("schemas_dir", &config.schemas_dir), ("policies_dir", &config.policies_dir)];
+    if let Some((name, folder)) = watched.into_iter().find(|(_, folder)| inside(folder)) {
+        let what = format!("{} is inside {name} ({})", config.data_dir.display(), folder.display());
+        return refuse("data_dir", format!("{what}, which is watched for edits; choose another folder"));
+    }
+    Ok(())
+}
+
+fn header_text(realm: &str) -> Result<(), Refusal> {
+    // It stands in a quoted string of a header (RFC 9110, section 5.6.4).
+    if realm.chars().all(|c| (c.is_ascii_graphic() || c == ' ') && c != '"' && c != '\\') {
+        return Ok(());
+    }
+    refuse("decision.realm", "it goes into a header: use printable ASCII without quotes and backslashes")
+}

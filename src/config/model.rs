@@ -1,0 +1,307 @@
+//! The configuration's shape and its defaults. Field names are the keys of the file; `keyward.toml` beside this
+//! file explains them to those who run the daemon, and a test keeps the two together.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::key::{Ceiling, Cost};
+
+/// Everything that can be configured, complete: what nobody set has its default.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Folder of the store.
+    pub data_dir: PathBuf,
+    /// Folder of the `*.cedarschema` files.
+    pub schemas_dir: PathBuf,
+    /// Folder of the `*.cedar` files.
+    pub policies_dir: PathBuf,
+    /// Seconds that requests in flight have to finish after SIGTERM.
+    pub shutdown_deadline_secs: u64,
+    /// The decision listener.
+    pub decision: Decision,
+    /// The admin listener.
+    pub admin: Admin,
+    /// What each listener lets its clients do.
+    pub limits: Limits,
+    /// Costs of hashing.
+    pub argon2: Argon2,
+    /// The daemon's own log.
+    pub log: Log,
+    /// The log of decisions.
+    pub decision_log: DecisionLog,
+    /// How edits of policies are noticed.
+    pub reload: Reload,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: "data".into(),
+            schemas_dir: "schemas".into(),
+            policies_dir: "policies".into(),
+            shutdown_deadline_secs: 10,
+            decision: Decision::default(),
+            admin: Admin::default(),
+            limits: Limits::default(),
+            argon2: Argon2::default(),
+            log: Log::default(),
+            decision_log: DecisionLog::default(),
+            reload: Reload::default(),
+        }
+    }
+}
+
+impl Config {
+    /// How long a shutdown may take.
+    pub fn shutdown_deadline(&self) -> Duration {
+        Duration::from_secs(self.shutdown_deadline_secs)
+    }
+}
+
+/// Where proxies and services ask.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Decision {
+    /// Address to listen on.
+    pub addr: SocketAddr,
+    /// Peers whose statements about the original request are believed. A bare address is a network of one.
+    #[serde(deserialize_with = "networks")]
+    pub trusted_proxies: Vec<IpNet>,
+    /// Believe every peer, whatever the list says.
+    pub trust_any_peer: bool,
+    /// Which headers hold the original request.
+    pub proxy_style: ProxyStyle,
+    /// The realm of `WWW-Authenticate` (RFC 9110, section 11.5).
+    pub realm: String,
+}
+
+impl Default for Decision {
+    fn default() -> Self {
+        Self {
+            addr: loopback(8700),
+            trusted_proxies: vec![
+                IpNet::from(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+                IpNet::from(IpAddr::V6(Ipv6Addr::LOCALHOST)),
+            ],
+            trust_any_peer: false,
+            proxy_style: ProxyStyle::XForwarded,
+            realm: "api".into(),
+        }
+    }
+}
+
+impl Decision {
+    /// Whether this peer's statements about the original request are believed. An IPv4 address that an IPv6
+    /// listener shows as `::ffff:a.b.c.d` is the IPv4 address.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.trust_any_peer || self.trusted_proxies.iter().any(|network| network.contains(&peer))
+    }
+}
+
+/// Which family of headers a proxy uses to state the original request. One alone is read, the others are ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProxyStyle {
+    /// `X-Forwarded-Method`, `-Uri`, `-Proto`, `-For`: Traefik, Caddy, APISIX.
+    XForwarded,
+    /// `X-Original-Method`, `X-Original-URI` and `X-Forwarded-Proto`: nginx.
+    XOriginal,
+    /// The start line itself, below our path prefix: Envoy's HTTP `ext_authz`.
+    Envoy,
+}
+
+/// Metrics and the state of the policies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// Address to listen on.
+    pub addr: SocketAddr,
+    /// Let `addr` be one that other machines can reach.
+    pub allow_remote: bool,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { addr: loopback(8702), allow_remote: false }
+    }
+}
+
+/// What each listener lets its clients do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Connections at a time.
+    pub connections: usize,
+    /// Milliseconds for a request's line and headers.
+    pub header_timeout_ms: u64,
+    /// Bytes of a request's line and headers together.
+    pub header_bytes: usize,
+    /// Bytes of the body of a JSON request.
+    pub body_bytes: usize,
+    /// Milliseconds from a request's headers to its answer.
+    pub request_timeout_ms: u64,
+    /// Milliseconds that a kept-alive connection may wait for a request.
+    pub idle_timeout_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            header_timeout_ms: 5_000,
+            header_bytes: 32 * 1024,
+            body_bytes: 1024 * 1024,
+            request_timeout_ms: 30_000,
+            idle_timeout_ms: 75_000,
+        }
+    }
+}
+
+/// Costs of Argon2id: of new hashes, and the most that a stored one may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Argon2 {
+    /// Memory of a new hash, KiB.
+    pub memory_kib: u32,
+    /// Passes of a new hash.
+    pub iterations: u32,
+    /// Lanes of a new hash.
+    pub parallelism: u32,
+    /// Checks at a time; one per processor when not set.
+    pub max_running: Option<usize>,
+    /// Checks that may wait.
+    pub queue: usize,
+    /// Most memory of a stored hash, KiB.
+    pub most_memory_kib: u32,
+    /// Most passes of a stored hash.
+    pub most_iterations: u32,
+    /// Most lanes of a stored hash.
+    pub most_parallelism: u32,
+}
+
+impl Default for Argon2 {
+    fn default() -> Self {
+        let (cost, Ceiling(most)) = (Cost::default(), Ceiling::default());
+        Self {
+            memory_kib: cost.memory_kib,
+            iterations: cost.iterations,
+            parallelism: cost.parallelism,
+            max_running: None,
+            queue: 64,
+            most_memory_kib: most.memory_kib,
+            most_iterations: most.iterations,
+            most_parallelism: most.parallelism,
+        }
+    }
+}
+
+impl Argon2 {
+    /// What a new hash costs.
+    pub fn cost(&self) -> Cost {
+        Cost { memory_kib: self.memory_kib, iterations: self.iterations, parallelism: self.parallelism }
+    }
+
+    /// The most that a stored hash may cost.
+    pub fn ceiling(&self) -> Ceiling {
+        Ceiling(Cost {
+            memory_kib: self.most_memory_kib,
+            iterations: self.most_iterations,
+            parallelism: self.most_parallelism,
+        })
+    }
+
+    /// Checks at a time.
+    pub fn running(&self) -> usize {
+        self.max_running.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+    }
+}
+
+/// The daemon's own log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// A level, or directives as `tracing-subscriber` reads them.
+    pub level: String,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Text }
+    }
+}
+
+/// How a line of the daemon's own log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// The log of decisions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DecisionLog {
+    /// File to append to; no log without one.
+    pub path: Option<PathBuf>,
+    /// Lines that may wait for the disk.
+    pub capacity: usize,
+    /// What happens to a decision whose line finds no room.
+    pub when_full: WhenFull,
+}
+
+impl Default for DecisionLog {
+    fn default() -> Self {
+        Self { path: None, capacity: 65_536, when_full: WhenFull::Drop }
+    }
+}
+
+/// What happens to a decision that cannot be logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenFull {
+    /// It is answered; its line is dropped and counted.
+    Drop,
+    /// It is answered with 503.
+    Refuse,
+}
+
+/// How edits of schemas and policies are noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Reload {
+    /// Milliseconds of quiet after an edit before it is read.
+    pub debounce_ms: u64,
+    /// Seconds between two looks at the folders without an event.
+    pub poll_secs: u64,
+}
+
+impl Default for Reload {
+    fn default() -> Self {
+        Self { debounce_ms: 50, poll_secs: 2 }
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let parse = |text: &String| {
+        text.parse::<IpNet>()
+            .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+            .map_err(|_| serde::de::Error::custom(format!("`{text}` is no network such as 10.0.0.0/8 and no address")))
+    };
+    texts.iter().map(parse).collect()
+}
