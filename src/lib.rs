@@ -4,8 +4,34 @@
 //!
 //! - [`key`]: the domain, pure: accounts, keys, secrets, tokens and their life.
 //! - [`store`]: what is on disk, and the only way to change it.
+//! - [`ring`]: all keys in memory, changed only by what the store committed.
+//! - [`ledger`]: the store and the ring, changed together and in that order.
+//! - [`audit`]: the decision log, written behind a bounded queue.
 //! - [`policy`]: schema and policy files become one immutable, checked `Revision`.
+//! - [`authorize`]: the decision itself, pure: values and the time in, a verdict out.
+//! - [`activate`]: how a revision comes into force: vetted, tested, swapped, remembered.
+//! - [`verifier`]: the one slow check of a secret, bounded and off the runtime.
+//! - [`pdp`]: the policy decision point: the live parts above behind one `authorize`.
+//! - [`http`]: the listeners; they translate, authorize and answer.
+//! - [`daemon`]: all of it put together, started and stopped.
+//! - [`demo`]: a small Docs API to try it all on.
+//! - [`cli`]: words on a command line become calls.
 
+pub mod activate;
+pub mod audit;
+pub mod authorize;
+pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod demo;
+pub mod http;
 pub mod key;
+pub mod ledger;
+pub mod metrics;
+pub mod pdp;
 pub mod policy;
+pub mod ring;
+pub mod shipped;
 pub mod store;
+pub mod telemetry;
+pub mod verifier;

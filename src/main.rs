@@ -1,3 +1,10 @@
-//! The `keyward` program.
+//! The `keyward` program: see [`keyward::cli`] for its commands and exit codes.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use keyward::cli::{self, Cli};
+
+fn main() -> ExitCode {
+    cli::run(Cli::parse())
+}

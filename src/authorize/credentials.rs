@@ -9,6 +9,8 @@ pub enum Credentials<'a> {
     None,
     /// Something that is not exactly one well-formed bearer token. Never anonymous.
     Malformed,
+    /// Relayed by a peer that is not trusted, so they count for nothing.
+    Distrusted,
     /// One well-formed token.
     Token(Token<'a>),
 }

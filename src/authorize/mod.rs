@@ -1,4 +1,189 @@
-//! The decision, pure.
+//! The decision: who calls → how the key stands → transport → address → route → policies → verdict.
+//!
+//! Pure and synchronous: it takes values, the revision and the time, and returns a [`Verdict`]. It reads
+//! no clock, no store and no network; whether a secret is the right one was found out before, by
+//! [`pdp`](crate::pdp). Every surface goes through [`authorize`], and nothing else decides.
 
 pub mod credentials;
+pub mod evaluate;
 pub mod path;
+pub mod verdict;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use self::credentials::Credentials;
+use self::evaluate::{Evaluation, Principal, Question, evaluate, helpful_scopes};
+use self::verdict::{Reason, Verdict};
+use crate::key::{EnvironmentId, Kind, Selector, Status};
+use crate::policy::Revision;
+use crate::ring::LiveKey;
+
+/// Whether a call came over TLS, as far as the surface could tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// Over TLS.
+    Secure,
+    /// In the clear.
+    Insecure,
+    /// Not stated, or not in one way only. Never taken for either of the others.
+    Unknown,
+}
+
+/// Method and target of a call, as the surface was told.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestLine<'a> {
+    /// The method, case as sent.
+    pub method: &'a str,
+    /// The request target, raw: path and query, or the absolute form.
+    pub target: &'a str,
+}
+
+/// What a calling service says of the thing that a call is about.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Stated<'a> {
+    /// The item's id; without it, the path's.
+    pub item: Option<&'a str>,
+    /// The environment; without it, the key's own.
+    pub environment: Option<EnvironmentId>,
+}
+
+/// One call, as a surface understood it.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    /// What it says of who makes it.
+    pub credentials: Credentials<'a>,
+    /// How it travelled.
+    pub transport: Transport,
+    /// Whence it came, when that is known.
+    pub address: Option<IpAddr>,
+    /// What it asks for; `None` when the proxy did not state that exactly once.
+    pub line: Option<RequestLine<'a>>,
+    /// What it is about, where a calling service knows better than the path.
+    pub stated: Stated<'a>,
+}
+
+/// Who makes a call, once the secret was checked.
+#[derive(Debug)]
+pub enum Caller {
+    /// No credentials were sent.
+    Anonymous,
+    /// The asking peer is not trusted.
+    Distrusted,
+    /// What was sent is not one well-formed bearer token.
+    Malformed,
+    /// The selector or the secret is wrong.
+    Unknown,
+    /// This key, proven by the secret that this selector finds.
+    Proven(Arc<LiveKey>, Selector),
+}
+
+/// Decides one call.
+pub fn authorize(call: &Call<'_>, caller: Caller, revision: &Arc<Revision>, now: Timestamp) -> Verdict {
+    match caller {
+        Caller::Distrusted => refuse(Reason::PeerUntrusted, None, revision),
+        Caller::Malformed => refuse(Reason::CredentialsMalformed, None, revision),
+        Caller::Unknown => refuse(Reason::KeyUnknown, None, revision),
+        Caller::Anonymous => authorize_anonymous(call, revision, now),
+        Caller::Proven(live, selector) => match stop_before_policies(call, &live, &selector, now) {
+            Some(reason) => {
+                let exposed = reason == Reason::TransportInsecure && live.key.kind != Kind::Publishable;
+                Verdict { exposed: exposed.then_some(selector), ..refuse(reason, Some(live), revision) }
+            }
+            None => authorize_key(call, live, revision, now),
+        },
+    }
+}
+
+fn refuse(reason: Reason, key: Option<Arc<LiveKey>>, revision: &Arc<Revision>) -> Verdict {
+    Verdict {
+        reason,
+        key,
+        action: None,
+        policies: Vec::new(),
+        missing_scopes: Vec::new(),
+        revision: Arc::clone(revision),
+        exposed: None,
+    }
+}
+
+/// What refuses a proven key before any policy is asked.
+fn stop_before_policies(call: &Call<'_>, live: &LiveKey, selector: &Selector, now: Timestamp) -> Option<Reason> {
+    let Some(secret) = live.key.secret(selector) else {
+        return Some(Reason::KeyUnknown);
+    };
+    match live.key.status(secret, now) {
+        Status::Good => {}
+        Status::Expired => return Some(Reason::KeyExpired),
+        Status::Disabled => return Some(Reason::KeyDisabled),
+        Status::Revoked => return Some(Reason::KeyRevoked),
+        Status::Compromised => return Some(Reason::KeyCompromised),
+    }
+    match call.transport {
+        Transport::Secure if live.key.admits(call.address) => None,
+        Transport::Secure => Some(Reason::AddressNotAllowed),
+        Transport::Insecure => Some(Reason::TransportInsecure),
+        Transport::Unknown => Some(Reason::TransportUnknown),
+    }
+}
+
+/// A call without credentials is allowed by a policy for `Anonymous`, and else it is 401 whatever else is
+/// wrong with it: who is not known learns nothing about routes.
+fn authorize_anonymous(call: &Call<'_>, revision: &Arc<Revision>, now: Timestamp) -> Verdict {
+    let refused = || refuse(Reason::CredentialsMissing, None, revision);
+    let Some(line) = call.line else { return refused() };
+    let Ok(path) = path::normalise(line.target) else { return refused() };
+    let Some(found) = revision.find_route(line.method, &path) else { return refused() };
+    if call.transport == Transport::Unknown {
+        return refuse(Reason::TransportUnknown, None, revision);
+    }
+    let question = Question {
+        principal: Principal::Anonymous,
+        route: found.route,
+        item: call.stated.item.or(found.id),
+        environment: call.stated.environment,
+        secure: call.transport == Transport::Secure,
+        method: line.method,
+        path: &path,
+        address: call.address,
+        now,
+    };
+    let action = Some(found.route.action_name.clone());
+    match evaluate(revision, &question) {
+        Evaluation::Permitted(policies) => Verdict { action, policies, ..refuse(Reason::Allowed, None, revision) },
+        Evaluation::Denied(policies) => Verdict { action, policies, ..refused() },
+        Evaluation::Failed(policies) => Verdict { action, policies, ..refuse(Reason::PolicyError, None, revision) },
+    }
+}
+
+fn authorize_key(call: &Call<'_>, live: Arc<LiveKey>, revision: &Arc<Revision>, now: Timestamp) -> Verdict {
+    let Some(line) = call.line else { return refuse(Reason::RequestUnclear, Some(live), revision) };
+    let Ok(path) = path::normalise(line.target) else { return refuse(Reason::PathAmbiguous, Some(live), revision) };
+    let Some(found) = revision.find_route(line.method, &path) else {
+        return refuse(Reason::NoRoute, Some(live), revision);
+    };
+    let question = Question {
+        principal: Principal::Key { key: &live.key, also: None },
+        route: found.route,
+        item: call.stated.item.or(found.id),
+        environment: call.stated.environment.or_else(|| Some(live.key.environment())),
+        secure: call.transport == Transport::Secure,
+        method: line.method,
+        path: &path,
+        address: call.address,
+        now,
+    };
+    let (reason, policies, missing_scopes) = match evaluate(revision, &question) {
+        Evaluation::Permitted(policies) => (Reason::Allowed, policies, Vec::new()),
+        Evaluation::Failed(policies) => (Reason::PolicyError, policies, Vec::new()),
+        Evaluation::Denied(policies) => {
+            let missing = helpful_scopes(revision, &question);
+            let reason = if missing.is_empty() { Reason::PolicyDenied } else { Reason::ScopeMissing };
+            (reason, policies, missing)
+        }
+    };
+    let action = Some(found.route.action_name.clone());
+    Verdict { action, policies, missing_scopes, ..refuse(reason, Some(live), revision) }
+}

@@ -113,7 +113,10 @@ impl Bundle {
             }
             last = again;
         }
-        Err(one(Problem::general("the files keep changing while they are read".into(), "they are read again once they are quiet")))
+        Err(one(Problem::general(
+            "the files keep changing while they are read".into(),
+            "they are read again once they are quiet",
+        )))
     }
 
     /// The digest of paths and contents.
@@ -170,7 +173,11 @@ fn read_once(schemas: &Path, policies: &Path) -> Result<Bundle, Rejection> {
             return Err(one(Problem { help: Some(help.into()), ..Problem::in_file(folder, message) }));
         }
     }
-    if reader.problems.is_empty() { Ok(Bundle { files: reader.files }) } else { Err(Rejection { problems: reader.problems }) }
+    if reader.problems.is_empty() {
+        Ok(Bundle { files: reader.files })
+    } else {
+        Err(Rejection { problems: reader.problems })
+    }
 }
 
 struct Reader {
@@ -186,16 +193,32 @@ impl Reader {
 
     fn folder(&mut self, name: &str, at: &Path, depth: usize) {
         if depth > DEEPEST {
-            return self.problem(name, "folders are nested more than 8 deep", "look for a symbolic link that leads back up");
+            return self.problem(
+                name,
+                "folders are nested more than 8 deep",
+                "look for a symbolic link that leads back up",
+            );
         }
         let entries = match fs::read_dir(at) {
             Ok(entries) => entries,
-            Err(error) => return self.problem(name, format!("the folder {} cannot be read: {error}", at.display()), "create it, or correct `schemas_dir` and `policies_dir` in the configuration"),
+            Err(error) => {
+                return self.problem(
+                    name,
+                    format!("the folder {} cannot be read: {error}", at.display()),
+                    "create it, or correct `schemas_dir` and `policies_dir` in the configuration",
+                );
+            }
         };
         for entry in entries {
             let entry = match entry {
                 Ok(entry) => entry,
-                Err(error) => return self.problem(name, format!("the folder {} cannot be read: {error}", at.display()), "check the disk"),
+                Err(error) => {
+                    return self.problem(
+                        name,
+                        format!("the folder {} cannot be read: {error}", at.display()),
+                        "check the disk",
+                    );
+                }
             };
             let file_name = entry.file_name();
             if file_name.as_encoded_bytes().starts_with(b".") {
@@ -213,7 +236,11 @@ impl Reader {
                 // A file that was renamed away since the listing: the second reading tells.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound && !entry.path().is_symlink() => {}
                 Err(error) if is_ours(&path) || entry.path().is_symlink() => {
-                    self.problem(&path, format!("cannot be read: {error}"), "a link that leads nowhere or in a circle? Remove it");
+                    self.problem(
+                        &path,
+                        format!("cannot be read: {error}"),
+                        "a link that leads nowhere or in a circle? Remove it",
+                    );
                 }
                 Err(_) => {}
             }
@@ -225,11 +252,17 @@ impl Reader {
         let read = fs::File::open(at).and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes));
         match read {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
-            Err(error) => return self.problem(&name, format!("cannot be read: {error}"), "check the file's permissions"),
+            Err(error) => {
+                return self.problem(&name, format!("cannot be read: {error}"), "check the file's permissions");
+            }
             Ok(_) => {}
         }
         if bytes.len() as u64 > LARGEST_FILE {
-            return self.problem(&name, "the file is larger than 1 MiB", "split it, or remove it if it is none of ours");
+            return self.problem(
+                &name,
+                "the file is larger than 1 MiB",
+                "split it, or remove it if it is none of ours",
+            );
         }
         self.bytes += bytes.len();
         if self.bytes > LARGEST_BUNDLE {
@@ -240,7 +273,13 @@ impl Reader {
             Err(error) => {
                 let at = error.utf8_error().valid_up_to();
                 let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
-                self.problems.push(Problem::at(&name, &text, at..at + 1, "the file is not UTF-8 from here on", "save it as UTF-8"));
+                self.problems.push(Problem::at(
+                    &name,
+                    &text,
+                    at..at + 1,
+                    "the file is not UTF-8 from here on",
+                    "save it as UTF-8",
+                ));
             }
         }
     }
@@ -249,7 +288,11 @@ impl Reader {
 /// Whether a path is one of the files that make a bundle.
 fn is_ours(path: &str) -> bool {
     let ends = |suffix: &str| path.ends_with(suffix);
-    if path.starts_with("schemas/") { ends(".cedarschema") } else { ends(".cedar") || (path.starts_with("policies/tests/") && ends(".toml")) }
+    if path.starts_with("schemas/") {
+        ends(".cedarschema")
+    } else {
+        ends(".cedar") || (path.starts_with("policies/tests/") && ends(".toml"))
+    }
 }
 
 #[cfg(test)]
@@ -301,16 +344,28 @@ mod tests {
         let cases: [(Damage, &str, &str); 6] = [
             (|folders| folders.write("policies/b.cedar", b"// \xff\n"), "policies/b.cedar:1:4", "UTF-8"),
             (|folders| folders.write("policies/b.cedar", vec![b' '; 50 << 20]), "policies/b.cedar", "1 MiB"),
-            (|folders| fs::remove_file(folders.root.path().join("policies/a.cedar")).unwrap(), "policies", "no *.cedar"),
+            (
+                |folders| fs::remove_file(folders.root.path().join("policies/a.cedar")).unwrap(),
+                "policies",
+                "no *.cedar",
+            ),
             (|folders| fs::remove_dir_all(folders.root.path().join("schemas")).unwrap(), "schemas", "cannot be read"),
-            (|folders| {
-                let loops = folders.root.path().join("policies/loop");
-                std::os::unix::fs::symlink(folders.root.path().join("policies"), loops).unwrap();
-            }, "policies/loop/loop", "symbolic link"),
-            (|folders| {
-                let own = folders.root.path().join("policies/own.cedar");
-                std::os::unix::fs::symlink(&own, &own).unwrap();
-            }, "policies/own.cedar", "circle"),
+            (
+                |folders| {
+                    let loops = folders.root.path().join("policies/loop");
+                    std::os::unix::fs::symlink(folders.root.path().join("policies"), loops).unwrap();
+                },
+                "policies/loop/loop",
+                "symbolic link",
+            ),
+            (
+                |folders| {
+                    let own = folders.root.path().join("policies/own.cedar");
+                    std::os::unix::fs::symlink(&own, &own).unwrap();
+                },
+                "policies/own.cedar",
+                "circle",
+            ),
         ];
         for (damage, place, message) in cases {
             let folders = Folders::good();
@@ -328,6 +383,9 @@ mod tests {
         std::os::unix::fs::symlink("..2026_01", policies.join("..data")).unwrap();
         std::os::unix::fs::symlink("..data/b.cedar", policies.join("b.cedar")).unwrap();
         let bundle = folders.read().unwrap();
-        assert_eq!(bundle.policies().map(|(path, _)| path).collect::<Vec<_>>(), ["policies/a.cedar", "policies/b.cedar"]);
+        assert_eq!(
+            bundle.policies().map(|(path, _)| path).collect::<Vec<_>>(),
+            ["policies/a.cedar", "policies/b.cedar"]
+        );
     }
 }

@@ -78,8 +78,9 @@ impl Model {
     pub(super) fn of(schema: &Schema, fragments: &[(&str, SchemaFragment)]) -> Result<Self, Vec<Problem>> {
         let namespace = api_namespace(fragments).map_err(|problem| vec![problem])?;
         let schemas = || fragments.iter().map(|(file, _)| *file).next().unwrap_or("schemas");
-        let missing = |what: String, add: &str| {
-            Problem { help: Some(format!("add `{add}`")), ..Problem::in_file(schemas(), format!("namespace {namespace}: {what}")) }
+        let missing = |what: String, add: &str| Problem {
+            help: Some(format!("add `{add}`")),
+            ..Problem::in_file(schemas(), format!("namespace {namespace}: {what}"))
         };
         let name = |word: &str| EntityTypeName::from_str(&format!("{namespace}::{word}"));
         let known: HashSet<&EntityTypeName> = schema.entity_types().collect();
@@ -91,7 +92,8 @@ impl Model {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let named = |word: &str| name(word).map_err(|_| vec![missing(format!("{word} is no name of an entity type"), word)]);
+        let named =
+            |word: &str| name(word).map_err(|_| vec![missing(format!("{word} is no name of an entity type"), word)]);
         let scopes: Vec<Box<str>> = enum_names(fragments, &namespace, "Scope").into_iter().map(Into::into).collect();
         let model = Self {
             account: named("Account")?,
@@ -105,7 +107,10 @@ impl Model {
             namespace: namespace.clone(),
         };
         if model.scopes.is_empty() {
-            problems.push(missing("the entity type Scope names no scopes".into(), "entity Scope enum [\"resources:read\"];"));
+            problems.push(missing(
+                "the entity type Scope names no scopes".into(),
+                "entity Scope enum [\"resources:read\"];",
+            ));
         }
         let groups: HashSet<&EntityUid> = schema.actions().collect();
         for scope in &model.scopes {
@@ -117,7 +122,8 @@ impl Model {
         }
         for (word, entity) in model.samples() {
             if let Err(error) = entity.and_then(|entity| validated(entity, schema)) {
-                let declaration = DECLARATIONS.iter().find(|(name, _)| *name == word).map_or("", |(_, declaration)| declaration);
+                let declaration =
+                    DECLARATIONS.iter().find(|(name, _)| *name == word).map_or("", |(_, declaration)| declaration);
                 let mut problem = missing(format!("the entity type {word} does not fit: {error}"), "");
                 problem.help = Some(format!("declare it as `{declaration}`"));
                 problems.push(problem);
@@ -128,21 +134,34 @@ impl Model {
 
     /// One entity of each type, as the daemon will build them.
     fn samples(&self) -> Vec<(&'static str, Result<Entity, String>)> {
-        let uid = |of_type: &EntityTypeName, id: &str| EntityUid::from_type_name_and_id(of_type.clone(), EntityId::new(id));
+        let uid =
+            |of_type: &EntityTypeName, id: &str| EntityUid::from_type_name_and_id(of_type.clone(), EntityId::new(id));
         let account = uid(&self.account, "acct");
         let environment = uid(&self.environment, "acct/live");
         let scope = self.scopes.first().map(|scope| uid(&self.scope, scope));
         let build = |uid, attributes: Vec<(&str, RestrictedExpression)>, parents: Vec<EntityUid>| {
-            let attributes: HashMap<_, _> = attributes.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+            let attributes: HashMap<_, _> =
+                attributes.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
             Entity::new(uid, attributes, parents.into_iter().collect()).map_err(|error| error.to_string())
         };
         let key = |of_type, scope: Option<EntityUid>| {
             let parents = std::iter::once(environment.clone()).chain(scope).collect();
-            build(uid(of_type, "key"), vec![("environment", RestrictedExpression::new_entity_uid(environment.clone()))], parents)
+            build(
+                uid(of_type, "key"),
+                vec![("environment", RestrictedExpression::new_entity_uid(environment.clone()))],
+                parents,
+            )
         };
         vec![
             ("Account", build(account.clone(), vec![], vec![])),
-            ("Environment", build(environment.clone(), vec![("mode", RestrictedExpression::new_string("live".into()))], vec![account])),
+            (
+                "Environment",
+                build(
+                    environment.clone(),
+                    vec![("mode", RestrictedExpression::new_string("live".into()))],
+                    vec![account],
+                ),
+            ),
             ("Anonymous", build(self.anonymous_uid.clone(), vec![], vec![])),
             ("PublishableKey", key(&self.publishable, None)),
             ("SecretKey", key(&self.secret, None)),
@@ -184,7 +203,8 @@ pub(super) fn context_fits(action: &EntityUid, schema: &Schema) -> Result<(), St
             ("time".to_owned(), RestrictedExpression::new_datetime("2026-01-01T00:00:00.000Z")),
         ]
     };
-    let with_address = always().into_iter().chain([("ip".to_owned(), RestrictedExpression::new_ip("192.0.2.1"))]).collect();
+    let with_address =
+        always().into_iter().chain([("ip".to_owned(), RestrictedExpression::new_ip("192.0.2.1"))]).collect();
     for pairs in [always(), with_address] {
         let context = Context::from_pairs(pairs).map_err(|error| chain(&error))?;
         context.validate(schema, action).map_err(|error| chain(&error))?;

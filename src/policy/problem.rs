@@ -109,7 +109,8 @@ impl Rejection {
         let mut out = String::new();
         for problem in &self.problems {
             let _ = writeln!(out, "error: {problem}");
-            if let (Some((line, meant)), Some(number), Some(column)) = (&problem.excerpt, problem.line, problem.column) {
+            if let (Some((line, meant)), Some(number), Some(column)) = (&problem.excerpt, problem.line, problem.column)
+            {
                 // A tab stays a tab under a tab, so that the caret is where the eye looks for it.
                 let indent: String =
                     line.chars().take(column - 1).map(|character| if character == '\t' { '\t' } else { ' ' }).collect();
@@ -150,7 +151,10 @@ mod tests {
         let problem = Problem::at("policies/a.cedar", text, start..start + 5, "unexpected", "write `action`");
         assert_eq!(problem.to_string(), "policies/a.cedar:2:21: unexpected");
         let rendered = Rejection { problems: vec![problem] }.render();
-        assert!(rendered.contains("2 | \tpermit (principal, wrong, resource);\n  | \t                   ^^^^^\n"), "{rendered}");
+        assert!(
+            rendered.contains("2 | \tpermit (principal, wrong, resource);\n  | \t                   ^^^^^\n"),
+            "{rendered}"
+        );
         assert!(rendered.ends_with("help: write `action`\n"));
     }
 

@@ -52,10 +52,12 @@ impl Revision {
         if !problems.is_empty() {
             return Err(Rejection { problems });
         }
-        let schema = Schema::from_schema_fragments(fragments.iter().map(|(_, _, fragment)| fragment.clone())).map_err(|error| {
-            let (file, text) = fragments.first().map_or(("schemas", ""), |(file, text, _)| (*file, *text));
-            reject(vec![locate(&fragments, file, text, &error)])
-        })?;
+        let schema = Schema::from_schema_fragments(fragments.iter().map(|(_, _, fragment)| fragment.clone())).map_err(
+            |error| {
+                let (file, text) = fragments.first().map_or(("schemas", ""), |(file, text, _)| (*file, *text));
+                reject(vec![locate(&fragments, file, text, &error)])
+            },
+        )?;
         let policies = policy_set(&written).map_err(reject)?;
         validate(&schema, &policies, &written).map_err(reject)?;
         let named: Vec<_> = fragments.iter().map(|(file, _, fragment)| (*file, fragment.clone())).collect();
@@ -159,7 +161,13 @@ fn locate(fragments: &[Fragment<'_>], file: &str, text: &str, error: &dyn Diagno
     for name in names {
         for (file, text, _) in fragments {
             if let Some(at) = text.find(name) {
-                return Problem::at(file, text, at..at + name.len(), message.clone(), &error.help().map(|help| help.to_string()).unwrap_or_default());
+                return Problem::at(
+                    file,
+                    text,
+                    at..at + name.len(),
+                    message.clone(),
+                    &error.help().map(|help| help.to_string()).unwrap_or_default(),
+                );
             }
         }
     }
@@ -195,7 +203,9 @@ fn written_policies<'a>(bundle: &'a Bundle, problems: &mut Vec<Problem>) -> Vec<
             let statement = text.get(span.clone()).unwrap_or_default();
             match Policy::parse(None, statement) {
                 Ok(policy) => all.push(written(policy, file, text, span)),
-                Err(errors) => problems.extend(errors.iter().map(|error| Problem::of_cedar(file, text, span.start, error))),
+                Err(errors) => {
+                    problems.extend(errors.iter().map(|error| Problem::of_cedar(file, text, span.start, error)))
+                }
             }
         }
     }
@@ -232,7 +242,9 @@ fn policy_set(written: &[Written<'_>]) -> Result<PolicySet, Vec<Problem>> {
             continue;
         }
         if policy.info.guarantee && policy.policy.effect() == Effect::Permit {
-            problems.push(policy.problem("a guarantee must be a forbid; this is a permit", "move it out of policies/guarantees"));
+            problems.push(
+                policy.problem("a guarantee must be a forbid; this is a permit", "move it out of policies/guarantees"),
+            );
         }
         if let Err(error) = set.add(policy.policy.clone()) {
             problems.push(policy.problem(error.to_string(), ""));
@@ -245,9 +257,11 @@ fn validate(schema: &Schema, policies: &PolicySet, written: &[Written<'_>]) -> R
     let result = Validator::new(schema.clone()).validate(policies, ValidationMode::Strict);
     let problems: Vec<Problem> = result
         .validation_errors()
-        .map(|error| match written.iter().find(|policy| policy.info.name.as_str() == AsRef::<str>::as_ref(error.policy_id())) {
-            Some(policy) => Problem::of_cedar(&policy.info.file, policy.text, policy.start, error),
-            None => Problem::in_file("policies", error.to_string()),
+        .map(|error| {
+            match written.iter().find(|policy| policy.info.name.as_str() == AsRef::<str>::as_ref(error.policy_id())) {
+                Some(policy) => Problem::of_cedar(&policy.info.file, policy.text, policy.start, error),
+                None => Problem::in_file("policies", error.to_string()),
+            }
         })
         .collect();
     if problems.is_empty() { Ok(()) } else { Err(problems) }
@@ -295,29 +309,144 @@ mod tests {
         let schema = |from: &'static str, to: &'static str| with(SCHEMA, move |text| text.replacen(from, to, 1));
         let cases: Vec<(&str, Bundle, &str, &str)> = vec![
             ("syntax", add("permit (principal, action resource);"), "policies/docs-api.cedar:62:", "unexpected token"),
-            ("unknown entity type", add("permit (principal is DocsApi::Robot, action, resource);"), "policies/docs-api.cedar:62:", "Robot"),
-            ("unknown action", add("permit (principal, action == DocsApi::Action::\"fly\", resource);"), "policies/docs-api.cedar:62:", "fly"),
-            ("type error", add("permit (principal, action, resource)\nwhen { context.secure > 1 };"), "policies/docs-api.cedar:63:", "type"),
-            ("duplicate @id", add("@id(\"publishable-reads\") permit (principal, action, resource);"), "policies/docs-api.cedar:62:1", "docs-api.cedar:7"),
-            ("template", add("permit (principal == ?principal, action, resource);"), "policies/docs-api.cedar:62:", "template"),
-            ("half-written", with(POLICIES, |text| text[..text.len() / 2].to_owned()), "policies/docs-api.cedar:", "unexpected"),
-            ("no policy at all", Bundle::from_files([(SCHEMA.into(), with(SCHEMA, str::to_owned).schemas().next().unwrap().1.into()), (POLICIES.into(), "// gone".into())]), "policies:", "no policy"),
+            (
+                "unknown entity type",
+                add("permit (principal is DocsApi::Robot, action, resource);"),
+                "policies/docs-api.cedar:62:",
+                "Robot",
+            ),
+            (
+                "unknown action",
+                add("permit (principal, action == DocsApi::Action::\"fly\", resource);"),
+                "policies/docs-api.cedar:62:",
+                "fly",
+            ),
+            (
+                "type error",
+                add("permit (principal, action, resource)\nwhen { context.secure > 1 };"),
+                "policies/docs-api.cedar:63:",
+                "type",
+            ),
+            (
+                "duplicate @id",
+                add("@id(\"publishable-reads\") permit (principal, action, resource);"),
+                "policies/docs-api.cedar:62:1",
+                "docs-api.cedar:7",
+            ),
+            (
+                "template",
+                add("permit (principal == ?principal, action, resource);"),
+                "policies/docs-api.cedar:62:",
+                "template",
+            ),
+            (
+                "half-written",
+                with(POLICIES, |text| text[..text.len() / 2].to_owned()),
+                "policies/docs-api.cedar:",
+                "unexpected",
+            ),
+            (
+                "no policy at all",
+                Bundle::from_files([
+                    (SCHEMA.into(), with(SCHEMA, str::to_owned).schemas().next().unwrap().1.into()),
+                    (POLICIES.into(), "// gone".into()),
+                ]),
+                "policies:",
+                "no policy",
+            ),
             ("10,000 deep", add_deep(), "policies/docs-api.cedar:62:", "nested"),
-            ("guarantee with a permit", with("policies/guarantees/docs-api.cedar", |text| format!("{text}\npermit (principal, action, resource);")), "policies/guarantees/docs-api.cedar:", "must be a forbid"),
-            ("schema syntax", schema("entity Account;", "entity Account"), "schemas/docs-api.cedarschema:", "unexpected"),
-            ("schema drops an action that policies use", schema("action \"resources:read\", ", "action "), "schemas/docs-api.cedarschema:", "resources:read"),
-            ("undeclared type", schema("resource: [Environment], context: Call", "resource: [Widget], context: Call"), "schemas/docs-api.cedarschema:", "Widget"),
-            ("clashing routes", schema("POST /v1/jobs\"", "POST /v1/resources\""), "schemas/docs-api.cedarschema:", "same method and path"),
-            ("clashing parameters", schema("GET /v1/jobs/{id}", "GET /v1/resources/{other}"), "schemas/docs-api.cedarschema:", "same method and path"),
-            ("lower-case method", schema("\"GET /v1/jobs\"", "\"get /v1/jobs\""), "schemas/docs-api.cedarschema:", "upper case"),
-            ("unreachable path", schema("\"GET /v1/jobs\"", "\"GET /v1/../jobs\""), "schemas/docs-api.cedarschema:", "dot segment"),
-            ("item without parameter", schema("GET /v1/jobs/{id}", "GET /v1/the-job"), "schemas/docs-api.cedarschema:", "no parameter"),
-            ("missing entity type", with(SCHEMA, |text| text.replace("PublishableKey", "PublicKey")), "policies/", "PublishableKey"),
-            ("missing attribute", schema("{ mode: String }", "{ colour: String }"), "schemas/docs-api.cedarschema", "Environment does not fit"),
-            ("attribute we cannot know", schema("entity Resource, Job", "entity Resource in [Environment] { owner: String };\n  entity Job"), "schemas/docs-api.cedarschema:", "cannot be built"),
-            ("context that lacks what we send", schema("secure: Bool,", "secure: Bool, tenant: String,"), "schemas/docs-api.cedarschema:", "context does not fit"),
-            ("scope without a group", schema("\"webhooks:write\"];", "\"webhooks:write\", \"jobs:read\"];"), "schemas/docs-api.cedarschema", "jobs:read"),
-            ("two namespaces", with("schemas/more.cedarschema", |_| "namespace More { entity A; }".into()), "", "several namespaces"),
+            (
+                "guarantee with a permit",
+                with("policies/guarantees/docs-api.cedar", |text| {
+                    format!("{text}\npermit (principal, action, resource);")
+                }),
+                "policies/guarantees/docs-api.cedar:",
+                "must be a forbid",
+            ),
+            (
+                "schema syntax",
+                schema("entity Account;", "entity Account"),
+                "schemas/docs-api.cedarschema:",
+                "unexpected",
+            ),
+            (
+                "schema drops an action that policies use",
+                schema("action \"resources:read\", ", "action "),
+                "schemas/docs-api.cedarschema:",
+                "resources:read",
+            ),
+            (
+                "undeclared type",
+                schema("resource: [Environment], context: Call", "resource: [Widget], context: Call"),
+                "schemas/docs-api.cedarschema:",
+                "Widget",
+            ),
+            (
+                "clashing routes",
+                schema("POST /v1/jobs\"", "POST /v1/resources\""),
+                "schemas/docs-api.cedarschema:",
+                "same method and path",
+            ),
+            (
+                "clashing parameters",
+                schema("GET /v1/jobs/{id}", "GET /v1/resources/{other}"),
+                "schemas/docs-api.cedarschema:",
+                "same method and path",
+            ),
+            (
+                "lower-case method",
+                schema("\"GET /v1/jobs\"", "\"get /v1/jobs\""),
+                "schemas/docs-api.cedarschema:",
+                "upper case",
+            ),
+            (
+                "unreachable path",
+                schema("\"GET /v1/jobs\"", "\"GET /v1/../jobs\""),
+                "schemas/docs-api.cedarschema:",
+                "dot segment",
+            ),
+            (
+                "item without parameter",
+                schema("GET /v1/jobs/{id}", "GET /v1/the-job"),
+                "schemas/docs-api.cedarschema:",
+                "no parameter",
+            ),
+            (
+                "missing entity type",
+                with(SCHEMA, |text| text.replace("PublishableKey", "PublicKey")),
+                "policies/",
+                "PublishableKey",
+            ),
+            (
+                "missing attribute",
+                schema("{ mode: String }", "{ colour: String }"),
+                "schemas/docs-api.cedarschema",
+                "Environment does not fit",
+            ),
+            (
+                "attribute we cannot know",
+                schema("entity Resource, Job", "entity Resource in [Environment] { owner: String };\n  entity Job"),
+                "schemas/docs-api.cedarschema:",
+                "cannot be built",
+            ),
+            (
+                "context that lacks what we send",
+                schema("secure: Bool,", "secure: Bool, tenant: String,"),
+                "schemas/docs-api.cedarschema:",
+                "context does not fit",
+            ),
+            (
+                "scope without a group",
+                schema("\"webhooks:write\"];", "\"webhooks:write\", \"jobs:read\"];"),
+                "schemas/docs-api.cedarschema",
+                "jobs:read",
+            ),
+            (
+                "two namespaces",
+                with("schemas/more.cedarschema", |_| "namespace More { entity A; }".into()),
+                "",
+                "several namespaces",
+            ),
         ];
         for (what, bundle, place, reason) in cases {
             let rendered = Revision::build(&bundle).map(drop).unwrap_err().render();
@@ -326,13 +455,19 @@ mod tests {
     }
 
     fn add_deep() -> Bundle {
-        let deep = format!("permit (principal, action, resource) when {{ {}true{} }};", "(".repeat(10_000), ")".repeat(10_000));
+        let deep = format!(
+            "permit (principal, action, resource) when {{ {}true{} }};",
+            "(".repeat(10_000),
+            ")".repeat(10_000)
+        );
         with(POLICIES, move |text| format!("{text}\n{deep}"))
     }
 
     #[test]
     fn a_policy_without_an_id_is_named_by_its_place() {
-        let revision = Revision::build(&with("policies/more.cedar", |_| "\n// why\nforbid (principal, action, resource);".into())).unwrap();
+        let revision =
+            Revision::build(&with("policies/more.cedar", |_| "\n// why\nforbid (principal, action, resource);".into()))
+                .unwrap();
         assert!(revision.policies().iter().any(|policy| policy.name == "more.cedar:3"));
     }
 }

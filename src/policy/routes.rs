@@ -142,7 +142,10 @@ fn annotations<'a>(model: &Model, fragments: &'a [(&str, &str, SchemaFragment)])
     let mut found = Vec::new();
     for (file, text, fragment) in fragments {
         let json = fragment.clone().to_json_value().unwrap_or_default();
-        let actions = json.get(&model.namespace).and_then(|namespace| namespace.get("actions")).and_then(|actions| actions.as_object());
+        let actions = json
+            .get(&model.namespace)
+            .and_then(|namespace| namespace.get("actions"))
+            .and_then(|actions| actions.as_object());
         for (name, action) in actions.into_iter().flatten() {
             let value = action.pointer("/annotations/http").and_then(|value| value.as_str());
             let uid = format!("{}::Action", model.namespace).parse::<EntityTypeName>();
@@ -169,8 +172,10 @@ fn route(
 ) -> Result<Route, Vec<Problem>> {
     let help = "write it as @http(\"GET /v1/things/{id}\"), the path in its normal form";
     let one = |message: String| vec![annotated.problem(message, help)];
-    let (method, template) = annotated.value.split_once(' ').ok_or_else(|| one(format!("{:?} is no method and path", annotated.value)))?;
-    let is_method = (1..=20).contains(&method.len()) && method.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
+    let (method, template) =
+        annotated.value.split_once(' ').ok_or_else(|| one(format!("{:?} is no method and path", annotated.value)))?;
+    let is_method =
+        (1..=20).contains(&method.len()) && method.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
     if !is_method {
         return Err(one(format!("{method:?} is no method in upper case")));
     }
@@ -179,8 +184,15 @@ fn route(
     let target = match (resources.as_slice(), parameters) {
         ([resource], _) if **resource == model.environment => Target::Environment,
         ([resource], 1..) => Target::Item((*resource).clone()),
-        ([_], 0) => return Err(one("the action is about an item, and the path has no parameter that names one".into())),
-        (all, _) => return Err(one(format!("the action applies to {} resource types, and a route needs exactly one", all.len()))),
+        ([_], 0) => {
+            return Err(one("the action is about an item, and the path has no parameter that names one".into()));
+        }
+        (all, _) => {
+            return Err(one(format!(
+                "the action applies to {} resource types, and a route needs exactly one",
+                all.len()
+            )));
+        }
     };
     if let Target::Item(item) = &target {
         model.item_fits(item, schema).map_err(|error| {
@@ -209,7 +221,8 @@ fn route(
         slices.insert(kind, applies.slice(policies).ok_or_else(|| one("its policies cannot be put together".into()))?);
     }
     let groups = actions.ancestors(&annotated.action).into_iter().flatten();
-    let action_entities = std::iter::once(&annotated.action).chain(groups).filter_map(|uid| actions.get(uid).cloned()).collect();
+    let action_entities =
+        std::iter::once(&annotated.action).chain(groups).filter_map(|uid| actions.get(uid).cloned()).collect();
     Ok(Route {
         method: method.into(),
         template: template.into(),
@@ -239,7 +252,9 @@ fn parameters(template: &str) -> Result<usize, &'static str> {
                 count += 1;
             }
             None if segment == "." || segment == ".." => return Err("has a dot segment, which no call can reach"),
-            None if segment.is_empty() && template != "/" => return Err("has an empty segment, which no call can reach"),
+            None if segment.is_empty() && template != "/" => {
+                return Err("has an empty segment, which no call can reach");
+            }
             None if !plain => return Err("has characters that no normalised path has, so that no call can reach it"),
             None => {}
         }
@@ -249,5 +264,9 @@ fn parameters(template: &str) -> Result<usize, &'static str> {
 
 /// A template with its parameters' names left out: two with the same shape are the same path.
 fn shape(template: &str) -> String {
-    template.split('/').map(|segment| if segment.starts_with('{') { "{}" } else { segment }).collect::<Vec<_>>().join("/")
+    template
+        .split('/')
+        .map(|segment| if segment.starts_with('{') { "{}" } else { segment })
+        .collect::<Vec<_>>()
+        .join("/")
 }

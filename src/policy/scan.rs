@@ -104,8 +104,29 @@ impl Scan {
 fn is_operator(token: &str) -> bool {
     matches!(
         token,
-        "+" | "-" | "*" | "!" | "<" | ">" | "=" | "&" | "|" | "." | ":" | "?" | "/" | "%" | "@"
-            | "in" | "has" | "like" | "is" | "if" | "then" | "else" | "when" | "unless"
+        "+" | "-"
+            | "*"
+            | "!"
+            | "<"
+            | ">"
+            | "="
+            | "&"
+            | "|"
+            | "."
+            | ":"
+            | "?"
+            | "/"
+            | "%"
+            | "@"
+            | "in"
+            | "has"
+            | "like"
+            | "is"
+            | "if"
+            | "then"
+            | "else"
+            | "when"
+            | "unless"
     )
 }
 
@@ -187,8 +208,11 @@ mod tests {
     fn deep_and_long_texts_are_refused_with_their_place() {
         for count in [150, 5_000, 100_000] {
             let nested = [("(", ")"), ("[", "]"), ("{", "}"), ("if true then 1 else ", "")];
-            let texts = nested.iter().map(|(open, close)| policy(&format!("{}1{}", open.repeat(count), close.repeat(count))));
-            let chains = ["1 + ", "true && ", "true || ", "a.", "A::", "1 < ", "x has ", "!", "-"].iter().map(|link| policy(&format!("{}1", link.repeat(2 * count))));
+            let texts =
+                nested.iter().map(|(open, close)| policy(&format!("{}1{}", open.repeat(count), close.repeat(count))));
+            let chains = ["1 + ", "true && ", "true || ", "a.", "A::", "1 < ", "x has ", "!", "-"]
+                .iter()
+                .map(|link| policy(&format!("{}1", link.repeat(2 * count))));
             let conditions = format!("permit (principal, action, resource) {};", "when { true } ".repeat(2 * count));
             for text in texts.chain(chains).chain([conditions]) {
                 let problem = scan("f", &text, Language::Cedar).unwrap_err();

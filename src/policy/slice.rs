@@ -119,7 +119,8 @@ mod tests {
     use super::*;
 
     fn reads(condition: &str) -> ContextUse {
-        let policy = Policy::parse(None, format!("permit (principal, action, resource) when {{ {condition} }};")).unwrap();
+        let policy =
+            Policy::parse(None, format!("permit (principal, action, resource) when {{ {condition} }};")).unwrap();
         let mut reads = ContextUse::default();
         reads.add_policy(&policy.to_json().unwrap());
         reads
@@ -132,7 +133,13 @@ mod tests {
         assert_eq!(reads("context.secure"), ContextUse { secure: true, ..none });
         assert_eq!(reads("context has ip && context.ip.isLoopback()"), ContextUse { ip: true, ..none });
         assert_eq!(reads("context[\"path\"] like \"/v1/*\""), ContextUse { path: true, ..none });
-        for all in ["context == {secure: true}", "{a: context}.a.secure", "context.other == 1", "context has time.x", "(if true then context else context).secure"] {
+        for all in [
+            "context == {secure: true}",
+            "{a: context}.a.secure",
+            "context.other == 1",
+            "context has time.x",
+            "(if true then context else context).secure",
+        ] {
             assert_eq!(reads(all), ContextUse::ALL, "{all}");
         }
     }

@@ -51,7 +51,11 @@ impl SledStore {
     /// # Errors
     /// [`StoreError`], naming the folder and the way out.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let io = |error: std::io::Error| StoreError::Io { path: path.to_owned(), doing: "opened", reason: error.to_string() };
+        let io = |error: std::io::Error| StoreError::Io {
+            path: path.to_owned(),
+            doing: "opened",
+            reason: error.to_string(),
+        };
         let known = read_marker(path)?;
         if known.is_none() && path.is_dir() {
             refuse_foreign(path).map_err(|reason| StoreError::Foreign { path: path.to_owned(), reason })?;
@@ -207,7 +211,10 @@ fn read_marker(path: &Path) -> Result<Option<u8>, StoreError> {
     match found {
         Some(found) if found == u64::from(FORMAT) => Ok(Some(FORMAT)),
         Some(found) => Err(StoreError::Newer { path: path.to_owned(), found, known: u64::from(FORMAT) }),
-        None => Err(StoreError::Foreign { path: path.to_owned(), reason: format!("its file {MARKER} does not say a format") }),
+        None => Err(StoreError::Foreign {
+            path: path.to_owned(),
+            reason: format!("its file {MARKER} does not say a format"),
+        }),
     }
 }
 
@@ -243,11 +250,7 @@ fn open_whole(path: &Path, was_there: bool) -> Result<Db, Failure> {
     if was_there && !path.join("db").is_file() {
         return Err(Failure::Damaged("its file `db` is gone".into()));
     }
-    let config = sled::Config::new()
-        .path(path)
-        .cache_capacity(CACHE)
-        .mode(sled::Mode::LowSpace)
-        .flush_every_ms(None);
+    let config = sled::Config::new().path(path).cache_capacity(CACHE).mode(sled::Mode::LowSpace).flush_every_ms(None);
     // sled panics on some kinds of damage; on a thread of its own that is a kind of error.
     let opened = std::thread::spawn(move || config.open()).join();
     let db = match opened {
@@ -285,7 +288,11 @@ fn open_damaged(path: &Path, reason: &str) -> Result<Db, StoreError> {
     copy.push(format!(".damaged-{stamp}"));
     let copy = PathBuf::from(copy);
     tracing::error!(store = %path.display(), copy = %copy.display(), reason, "the store is damaged; copying it, then opening it without its snapshots");
-    let io = |error: std::io::Error| StoreError::Io { path: path.to_owned(), doing: "copied aside", reason: error.to_string() };
+    let io = |error: std::io::Error| StoreError::Io {
+        path: path.to_owned(),
+        doing: "copied aside",
+        reason: error.to_string(),
+    };
     copy_folder(path, &copy).map_err(io)?;
     for entry in fs::read_dir(path).map_err(io)? {
         let entry = entry.map_err(io)?;
@@ -299,9 +306,11 @@ fn open_damaged(path: &Path, reason: &str) -> Result<Db, StoreError> {
             Ok(db)
         }
         Err(Failure::Refused(error)) => Err(error),
-        Err(Failure::Damaged(again)) => {
-            Err(StoreError::Damaged { path: path.to_owned(), copy, reason: format!("{reason}; without its snapshots: {again}") })
-        }
+        Err(Failure::Damaged(again)) => Err(StoreError::Damaged {
+            path: path.to_owned(),
+            copy,
+            reason: format!("{reason}; without its snapshots: {again}"),
+        }),
     }
 }
 

@@ -1,0 +1,153 @@
+//! The first look at new files, in a child process.
+//!
+//! Cedar's parser recurses, and on hostile input it can run out of stack, which aborts the process and
+//! cannot be caught. So new files are parsed, validated and tried on their examples first by this very
+//! program, started again with [`COMMAND`]: it reads the bundle from standard input and says what is wrong on
+//! standard output. It works on half the stack that the daemon gives the same work, so that what
+//! survives there survives here. A child that dies or takes too long is a refusal like any other.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::Command;
+
+use super::examples;
+use crate::policy::{Bundle, Problem, Rejection, Revision};
+
+/// The subcommand, hidden from help, that the child is started with.
+pub const COMMAND: &str = "vet";
+/// Stack of the thread that does the child's work, in bytes.
+const CHILD_STACK: usize = 8 << 20;
+/// Stack of the thread on which the daemon builds a revision that its child has passed.
+const BUILD_STACK: usize = 2 * CHILD_STACK;
+/// How long the child may take.
+const LIMIT: Duration = Duration::from_secs(10);
+/// Bytes of the child's answer that are read; a refusal of a thousand problems is shorter.
+const LONGEST_ANSWER: u64 = 4 << 20;
+
+/// Starts children to look at files first.
+#[derive(Debug, Clone)]
+pub struct Vetter {
+    program: PathBuf,
+}
+
+impl Vetter {
+    /// One that starts `program`, which is this program except in tests.
+    pub fn new(program: PathBuf) -> Self {
+        Self { program }
+    }
+
+    /// One that starts the running program again, even when its file was replaced meanwhile.
+    pub fn of_this_program() -> Self {
+        let magic = PathBuf::from("/proc/self/exe");
+        Self::new(if magic.exists() { magic } else { std::env::current_exe().unwrap_or_default() })
+    }
+
+    /// Has a child check the bundle, then builds it here.
+    ///
+    /// # Errors
+    /// [`Rejection`] with what the child found, or with how the child ended.
+    pub async fn vet(&self, bundle: &Bundle) -> Result<Revision, Rejection> {
+        match tokio::time::timeout(LIMIT, self.ask_child(bundle)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(rejection)) => return Err(rejection),
+            Err(_) => {
+                return Err(general(
+                    format!("checking the files took longer than {} s, so the check was stopped", LIMIT.as_secs()),
+                    "make the policies or the schema simpler; the last good revision goes on serving",
+                ));
+            }
+        }
+        let bundle = bundle.clone();
+        on_thread(BUILD_STACK, move || Revision::build(&bundle)).await
+    }
+
+    async fn ask_child(&self, bundle: &Bundle) -> Result<(), Rejection> {
+        let failed = |what: &str, error: &dyn std::fmt::Display| {
+            general(format!("the check of the files could not be {what}: {error}"), "nothing was changed; try again")
+        };
+        let question = serde_json::to_vec(bundle).map_err(|error| failed("asked for", &error))?;
+        let mut child = Command::new(&self.program)
+            .arg(COMMAND)
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| failed("started", &error))?;
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        let ask = async move {
+            if let Some(mut stdin) = stdin {
+                // A child that died does not read on; its exit says more than this error.
+                let _ = stdin.write_all(&question).await;
+            }
+        };
+        let listen = async move {
+            let mut answer = Vec::new();
+            if let Some(stdout) = stdout {
+                let _ = stdout.take(LONGEST_ANSWER).read_to_end(&mut answer).await;
+            }
+            answer
+        };
+        let ((), answer) = tokio::join!(ask, listen);
+        let status = child.wait().await.map_err(|error| failed("waited for", &error))?;
+        match status.code() {
+            Some(0) => Ok(()),
+            Some(1) => Err(serde_json::from_slice(&answer).unwrap_or_else(|error| failed("understood", &error))),
+            _ => Err(general(
+                format!("the files make the policy parser crash ({status})"),
+                "look for an expression that is nested or chained very deeply, and write it as several policies",
+            )),
+        }
+    }
+}
+
+/// The child's side: reads a bundle from `input`, checks it whole, and gives the rejection to be printed.
+///
+/// # Errors
+/// [`Rejection`] with everything that is wrong.
+pub fn check_as_child(input: impl std::io::Read + Send + 'static) -> Result<(), Rejection> {
+    let work = move || {
+        let bundle: Bundle = serde_json::from_reader(input)
+            .map_err(|error| general(format!("the bundle cannot be read: {error}"), "this is an internal error"))?;
+        check(&bundle).map(drop)
+    };
+    match std::thread::Builder::new().stack_size(CHILD_STACK).spawn(work).map(std::thread::JoinHandle::join) {
+        Ok(Ok(outcome)) => outcome,
+        _ => Err(general("the files make the policy parser panic".into(), "report this with the files")),
+    }
+}
+
+/// Builds a bundle's revision and runs its examples: all that a reload checks.
+///
+/// # Errors
+/// [`Rejection`] with everything that is wrong.
+pub fn check(bundle: &Bundle) -> Result<Arc<Revision>, Rejection> {
+    let revision = Arc::new(Revision::build(bundle)?);
+    examples::run(bundle, &revision)?;
+    Ok(revision)
+}
+
+/// Runs `work` on a thread of its own with a stack of `size` bytes.
+async fn on_thread<T: Send + 'static>(
+    size: usize,
+    work: impl FnOnce() -> Result<T, Rejection> + Send + 'static,
+) -> Result<T, Rejection> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let spawned = std::thread::Builder::new().name("revision".into()).stack_size(size).spawn(move || {
+        // Nobody listens any more only when the daemon is ending.
+        let _ = sender.send(work());
+    });
+    let lost = || general("the revision could not be built".into(), "nothing was changed; try again");
+    spawned.map_err(|_| lost())?;
+    receiver.await.map_err(|_| lost())?
+}
+
+/// A refusal that is about the files as a whole.
+fn general(message: String, help: &str) -> Rejection {
+    Rejection { problems: vec![Problem::general(message, help)] }
+}

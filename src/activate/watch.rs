@@ -1,0 +1,116 @@
+//! Notices that files have changed.
+//!
+//! An event is a hint to look again, never news in itself: editors rename, Kubernetes swaps a symlink,
+//! queues overflow, network file systems say nothing at all. So any event leads to a rescan by digest once
+//! the folders have been quiet for a moment, and a slow poll does the same without events. Folders are
+//! watched, not files, with their parents, so that a folder that is replaced is found again.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::Activator;
+
+/// A burst that goes on for longer than this is looked at all the same.
+const LONGEST_BURST: Duration = Duration::from_secs(2);
+
+/// Watches the activator's folders until `stop` turns true.
+pub async fn run(activator: Arc<Activator>, debounce: Duration, poll: Duration, mut stop: watch::Receiver<bool>) {
+    let changed = Arc::new(Notify::new());
+    let mut watched = Watched::new(&activator, &changed);
+    let mut hangup = signal(SignalKind::hangup()).ok();
+    while !*stop.borrow() {
+        let next_poll = Instant::now() + poll;
+        tokio::select! {
+            () = changed.notified() => quiet(&changed, debounce).await,
+            () = hung_up(&mut hangup) => tracing::info!("SIGHUP: looking at the policies again"),
+            () = sleep_until(next_poll) => {}
+            gone = stop.changed() => if gone.is_err() { return },
+        }
+        // Watch again first: what changes between the two is then an event, or in what is read.
+        if watched.is_stale() {
+            watched = Watched::new(&activator, &changed);
+        }
+        activator.rescan().await;
+    }
+}
+
+async fn hung_up(hangup: &mut Option<tokio::signal::unix::Signal>) {
+    match hangup {
+        Some(hangup) => drop(hangup.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Returns once nothing has changed for as long as `debounce`.
+async fn quiet(changed: &Notify, debounce: Duration) {
+    let at_the_latest = Instant::now() + LONGEST_BURST;
+    loop {
+        let until = (Instant::now() + debounce).min(at_the_latest);
+        if timeout_at(until, changed.notified()).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A watcher, and what it was set on.
+struct Watched {
+    folders: [PathBuf; 2],
+    identities: [Option<Identity>; 2],
+    /// Dropped last: dropping it ends the watch.
+    _watcher: Option<RecommendedWatcher>,
+}
+
+/// Which folder a path leads to: after a replacement it is another one.
+type Identity = (u64, u64);
+
+impl Watched {
+    fn new(activator: &Activator, changed: &Arc<Notify>) -> Self {
+        let folders = [activator.schemas.clone(), activator.policies.clone()];
+        let identities = [identity(&folders[0]), identity(&folders[1])];
+        let watcher = watch_folders(&folders, changed)
+            .inspect_err(
+                |error| tracing::warn!(%error, "no events from the file system; changes are found by polling alone"),
+            )
+            .ok();
+        Self { folders, identities, _watcher: watcher }
+    }
+
+    fn is_stale(&self) -> bool {
+        self.folders.iter().zip(&self.identities).any(|(folder, before)| identity(folder) != *before)
+    }
+}
+
+fn identity(folder: &Path) -> Option<Identity> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(folder).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+fn watch_folders(folders: &[PathBuf; 2], changed: &Arc<Notify>) -> notify::Result<RecommendedWatcher> {
+    let (notify, of_interest) = (Arc::clone(changed), folders.clone());
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let is_ours = |event: &notify::Event| {
+            // An overflow comes without paths; reading a file is an event, too, and ours are read at each look.
+            !matches!(event.kind, notify::EventKind::Access(_))
+                && (event.paths.is_empty()
+                    || event.paths.iter().any(|path| of_interest.iter().any(|folder| path.starts_with(folder))))
+        };
+        if event.as_ref().map_or(true, is_ours) {
+            notify.notify_one();
+        }
+    })?;
+    for folder in folders {
+        if folder.is_dir() {
+            watcher.watch(folder, RecursiveMode::Recursive)?;
+        }
+        if let Some(parent) = folder.parent().filter(|parent| parent.is_dir()) {
+            watcher.watch(parent, RecursiveMode::NonRecursive)?;
+        }
+    }
+    Ok(watcher)
+}

@@ -1,0 +1,242 @@
+//! One question to Cedar: may this principal do this, there?
+//!
+//! Two of Cedar's own rules would let calls through, so they are closed here. A policy whose evaluation
+//! errors is skipped by Cedar, which turns a broken `forbid` into an allow: any error is a deny. And an
+//! entity that is missing from the entity set silently belongs to nothing: every entity is built from
+//! the record, and a set that lacks one is refused.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+
+use cedar_policy::{
+    AuthorizationError, Authorizer, Context, Decision, Effect, Entities, Entity, EntityId, EntityTypeName, EntityUid,
+    PolicyId, Request, RestrictedExpression,
+};
+use jiff::Timestamp;
+
+use crate::key::{EnvironmentId, Key, Kind, Scope};
+use crate::policy::{Model, PrincipalKind, Revision, Route, Slice, Target};
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub enum Principal<'a> {
+    /// A call without credentials.
+    Anonymous,
+    /// A proven key; `also` is a scope to be held in addition, to find out whether it would help.
+    Key {
+        /// The record.
+        key: &'a Key,
+        /// A scope that the key does not hold.
+        also: Option<&'a Scope>,
+    },
+}
+
+impl Principal<'_> {
+    fn kind(&self) -> PrincipalKind {
+        match self {
+            Self::Anonymous => PrincipalKind::Anonymous,
+            Self::Key { key, .. } => PrincipalKind::Key(key.kind),
+        }
+    }
+}
+
+/// A question: everything that policies may look at.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// Who asks.
+    pub principal: Principal<'a>,
+    /// What for.
+    pub route: &'a Route,
+    /// The item, on an item route.
+    pub item: Option<&'a str>,
+    /// Where the item lives, or which environment a collection belongs to; for an anonymous call that
+    /// names none there is none.
+    pub environment: Option<EnvironmentId>,
+    /// Whether the call came over TLS.
+    pub secure: bool,
+    /// Its method.
+    pub method: &'a str,
+    /// Its normalised path.
+    pub path: &'a str,
+    /// Whence it came.
+    pub address: Option<IpAddr>,
+    /// When.
+    pub now: Timestamp,
+}
+
+/// What the policies say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Evaluation {
+    /// These permit it and none forbids it.
+    Permitted(Vec<PolicyId>),
+    /// These forbid it; none is named where simply nothing permits it.
+    Denied(Vec<PolicyId>),
+    /// These could not be evaluated; none is named where the question itself could not be put.
+    Failed(Vec<PolicyId>),
+}
+
+/// Asks the revision.
+pub fn evaluate(revision: &Revision, question: &Question<'_>) -> Evaluation {
+    let Some(slice) = question.route.slice(question.principal.kind()) else {
+        // The schema does not let this type of principal make this call at all.
+        return Evaluation::Denied(Vec::new());
+    };
+    let Some(scene) = Scene::of(revision.model(), question) else {
+        return Evaluation::Failed(Vec::new());
+    };
+    let Ok(entities) = Entities::from_entities(scene.entities, None) else {
+        return Evaluation::Failed(Vec::new());
+    };
+    let Some(context) = context(slice, question) else {
+        return Evaluation::Failed(Vec::new());
+    };
+    let Ok(request) = Request::new(scene.principal, question.route.action.clone(), scene.resource, context, None)
+    else {
+        return Evaluation::Failed(Vec::new());
+    };
+    ask(slice, &request, &entities, &scene.required)
+}
+
+/// Puts the question, after making sure that every entity it turns on is there.
+fn ask(slice: &Slice, request: &Request, entities: &Entities, required: &[EntityUid]) -> Evaluation {
+    if required.iter().any(|uid| entities.get(uid).is_none()) {
+        return Evaluation::Failed(Vec::new());
+    }
+    let response = Authorizer::new().is_authorized(request, &slice.policies, entities);
+    let diagnostics = response.diagnostics();
+    let policy_of = |error: &AuthorizationError| match error {
+        AuthorizationError::PolicyEvaluationError(error) => error.policy_id().clone(),
+    };
+    let failed: Vec<PolicyId> = diagnostics.errors().map(policy_of).collect();
+    if !failed.is_empty() {
+        return Evaluation::Failed(failed);
+    }
+    let mut reasons: Vec<PolicyId> = diagnostics.reason().cloned().collect();
+    reasons.sort();
+    match response.decision() {
+        Decision::Allow => Evaluation::Permitted(reasons),
+        Decision::Deny => {
+            let forbids =
+                |id: &PolicyId| slice.policies.policy(id).is_some_and(|policy| policy.effect() == Effect::Forbid);
+            reasons.retain(forbids);
+            Evaluation::Denied(reasons)
+        }
+    }
+}
+
+/// The scopes, each of which alone would turn the denial of `question` into a permit. Found by asking
+/// the policies; there is no table.
+pub fn helpful_scopes(revision: &Revision, question: &Question<'_>) -> Vec<Scope> {
+    let Principal::Key { key, .. } = question.principal else {
+        return Vec::new();
+    };
+    if key.kind != Kind::Restricted {
+        return Vec::new();
+    }
+    let would_help = |scope: &Scope| {
+        let principal = Principal::Key { key, also: Some(scope) };
+        matches!(evaluate(revision, &Question { principal, ..*question }), Evaluation::Permitted(_))
+    };
+    let lacking =
+        revision.model().scopes.iter().map(|name| Scope::from(&**name)).filter(|scope| !key.scopes.contains(scope));
+    lacking.filter(would_help).collect()
+}
+
+/// The entities of one question.
+struct Scene {
+    principal: EntityUid,
+    resource: EntityUid,
+    entities: Vec<Entity>,
+    /// Without any of these, the answer would rest on a gap.
+    required: Vec<EntityUid>,
+}
+
+impl Scene {
+    /// `None` when an attribute could not be built, which no record that we wrote can bring about.
+    fn of(model: &Model, question: &Question<'_>) -> Option<Self> {
+        let mut entities = question.route.action_entities.clone();
+        let principal = match question.principal {
+            Principal::Anonymous => {
+                entities.push(Entity::with_uid(model.anonymous_uid.clone()));
+                model.anonymous_uid.clone()
+            }
+            Principal::Key { key, also } => push_key(model, &mut entities, key, also)?,
+        };
+        let environment = push_environment(model, &mut entities, question.environment)?;
+        let resource = match (&question.route.target, question.item) {
+            (Target::Environment, _) => environment,
+            (Target::Item(item_type), Some(item)) => {
+                let uid = uid(item_type, item);
+                entities.push(Entity::new_no_attrs(uid.clone(), HashSet::from([environment])));
+                uid
+            }
+            (Target::Item(_), None) => return None,
+        };
+        let required = entities.iter().map(Entity::uid).collect();
+        Some(Self { principal, resource, entities, required })
+    }
+}
+
+fn uid(of_type: &EntityTypeName, id: &str) -> EntityUid {
+    EntityUid::from_type_name_and_id(of_type.clone(), EntityId::new(id))
+}
+
+fn push_key(model: &Model, entities: &mut Vec<Entity>, key: &Key, also: Option<&Scope>) -> Option<EntityUid> {
+    let environment = push_environment(model, entities, Some(key.environment()))?;
+    let mut parents = HashSet::from([environment.clone()]);
+    for scope in key.scopes.iter().chain(also) {
+        let scope = uid(&model.scope, scope.as_str());
+        entities.push(Entity::with_uid(scope.clone()));
+        parents.insert(scope);
+    }
+    let uid = uid(model.key_type(key.kind), &key.id.to_string());
+    let attributes = HashMap::from([("environment".to_owned(), RestrictedExpression::new_entity_uid(environment))]);
+    entities.push(Entity::new(uid.clone(), attributes, parents).ok()?);
+    Some(uid)
+}
+
+/// Adds an environment and its account, unless they are there already.
+fn push_environment(model: &Model, entities: &mut Vec<Entity>, id: Option<EnvironmentId>) -> Option<EntityUid> {
+    // A call that belongs to nobody acts on an environment of its own, in no account.
+    let name = id.map_or_else(|| "anonymous".to_owned(), |id| id.to_string());
+    let environment = uid(&model.environment, &name);
+    if entities.iter().any(|entity| entity.uid() == environment) {
+        return Some(environment);
+    }
+    let mut parents = HashSet::new();
+    if let Some(id) = id {
+        let account = uid(&model.account, &id.account.to_string());
+        if !entities.iter().any(|entity| entity.uid() == account) {
+            entities.push(Entity::with_uid(account.clone()));
+        }
+        parents.insert(account);
+    }
+    let mode = id.map_or("live", |id| id.mode.as_str()).to_owned();
+    let attributes = HashMap::from([("mode".to_owned(), RestrictedExpression::new_string(mode))]);
+    entities.push(Entity::new(environment.clone(), attributes, parents).ok()?);
+    Some(environment)
+}
+
+/// The context, with the attributes that some policy of the slice may read; the others are not made,
+/// because nobody could tell.
+fn context(slice: &Slice, question: &Question<'_>) -> Option<Context> {
+    let reads = &slice.reads_context;
+    let mut pairs = Vec::new();
+    if reads.secure {
+        pairs.push(("secure".to_owned(), RestrictedExpression::new_bool(question.secure)));
+    }
+    if reads.method {
+        pairs.push(("method".to_owned(), RestrictedExpression::new_string(question.method.to_owned())));
+    }
+    if reads.path {
+        pairs.push(("path".to_owned(), RestrictedExpression::new_string(question.path.to_owned())));
+    }
+    if let Some(address) = question.address.filter(|_| reads.ip) {
+        pairs.push(("ip".to_owned(), RestrictedExpression::new_ip(address.to_canonical().to_string())));
+    }
+    if reads.time {
+        let milliseconds = question.now.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string();
+        pairs.push(("time".to_owned(), RestrictedExpression::new_datetime(milliseconds)));
+    }
+    Context::from_pairs(pairs).ok()
+}

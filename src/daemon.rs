@@ -1,0 +1,193 @@
+//! The daemon: the parts put together from the configuration, started in order, stopped in order.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::activate::vet::Vetter;
+use crate::activate::{self, Activator};
+use crate::audit::{DecisionLog, LogError, WhenFull};
+use crate::authorize::verdict::Reason;
+use crate::config::{self, Config};
+use crate::http::serve::{Limits, Server};
+use crate::http::{Admin, Decision, descriptors};
+use crate::ledger::{Ledger, LedgerError};
+use crate::metrics::Metrics;
+use crate::pdp::Pdp;
+use crate::store::{SledStore, Store, StoreError};
+use crate::verifier::Verifier;
+
+/// Stack of the threads that evaluate policies, in bytes. The caps on expressions (`policy::scan`) and the
+/// vetting child, which works on no more than this, keep every evaluation far below it.
+pub const STACK: usize = 8 << 20;
+/// Descriptors besides connections: the store, the logs, the watchers.
+const SPARE_DESCRIPTORS: u64 = 128;
+
+/// Why the daemon did not start. Nothing listens then.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The keys in the store.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The policies.
+    #[error(transparent)]
+    Activate(#[from] activate::StartError),
+    /// The decision log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// An address cannot be listened on.
+    #[error("`{key}`: {address} cannot be listened on: {error}. Is another keyward running? Choose another address.")]
+    Listen {
+        /// The configuration's key.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The program contradicts itself.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+/// A daemon that serves.
+pub struct Daemon {
+    /// Where decisions are asked for; the port is a real one even when 0 was configured.
+    pub decision_addr: SocketAddr,
+    /// Where the admin listener is.
+    pub admin_addr: SocketAddr,
+    /// Decides, and holds accounts and keys.
+    pub pdp: Arc<Pdp>,
+    /// The open store.
+    pub store: Arc<dyn Store>,
+    tasks: Vec<JoinHandle<()>>,
+    log: Option<Arc<DecisionLog>>,
+    deadline: Duration,
+}
+
+impl Daemon {
+    /// Opens the store, loads the keys, brings the policies into force, and listens, in this order: whoever is
+    /// answered is answered by a whole daemon. It serves until `stop` turns true.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing listens then.
+    pub async fn start(config: &Config, stop: watch::Receiver<bool>) -> Result<Self, StartError> {
+        let decision_listener = listen("decision.addr", config.decision.addr).await?;
+        let admin_listener = listen("admin.addr", config.admin.addr).await?;
+        let (decision_addr, admin_addr) = (address(&decision_listener)?, address(&admin_listener)?);
+
+        let metrics = Metrics::new(Reason::ALL.iter().map(|reason| (reason.outcome().as_str(), reason.as_str())))
+            .map_err(|error| StartError::Internal(error.to_string()))?;
+        let metrics = Arc::new(metrics);
+        let log = open_log(&config.decision_log, &metrics)?;
+        let store: Arc<dyn Store> = Arc::new(open_store(config.data_dir.clone()).await?);
+        let loading = Arc::clone(&store);
+        let ledger = tokio::task::spawn_blocking(move || Ledger::load(loading))
+            .await
+            .map_err(|error| StartError::Internal(error.to_string()))??;
+        let activator = Activator::start(
+            config.schemas_dir.clone(),
+            config.policies_dir.clone(),
+            Vetter::of_this_program(),
+            Arc::clone(&store),
+            Arc::clone(&metrics),
+        );
+        let activator = Arc::new(activator.await?);
+        let verifier =
+            Verifier::new(config.argon2.running(), config.argon2.queue, config.argon2.ceiling(), Arc::clone(&metrics));
+        let pdp = Arc::new(Pdp::new(ledger, activator.current(), verifier, Arc::clone(&metrics)));
+
+        raise_descriptors(&config.limits);
+        let (limits, deadline) = (Limits::from(&config.limits), config.shutdown_deadline());
+        let decision = Decision::new(Arc::clone(&pdp), &config.decision, log.clone()).router(config.limits.body_bytes);
+        let decision = Server::new(decision, limits).gauge(metrics.connections("decision"));
+        let admin = Admin { pdp: Arc::clone(&pdp), activator: Arc::clone(&activator) }.router();
+        let admin = Server::new(admin, limits).gauge(metrics.connections("admin"));
+        let watching = activate::watch::run(
+            Arc::clone(&activator),
+            Duration::from_millis(config.reload.debounce_ms),
+            Duration::from_secs(config.reload.poll_secs.max(1)),
+            stop.clone(),
+        );
+        let tasks = vec![
+            tokio::spawn(ended(decision.run(decision_listener, stop.clone(), deadline))),
+            tokio::spawn(ended(admin.run(admin_listener, stop, deadline))),
+            tokio::spawn(watching),
+        ];
+        tracing::info!(
+            decision = %decision_addr, admin = %admin_addr, keys = pdp.ledger().ring().len(),
+            version = env!("CARGO_PKG_VERSION"), "serving"
+        );
+        Ok(Self { decision_addr, admin_addr, pdp, store, tasks, log, deadline })
+    }
+
+    /// Returns once everything has ended after `stop` turned true: requests in flight are answered, and the
+    /// decision log is written.
+    pub async fn ended(self) {
+        for task in self.tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a part of the daemon ended badly");
+            }
+        }
+        if let Some(log) = self.log {
+            let deadline = self.deadline;
+            let written = tokio::task::spawn_blocking(move || log.close(deadline)).await;
+            if !written.unwrap_or(false) {
+                tracing::warn!("the decision log could not be written to its end");
+            }
+        }
+        tracing::info!("ended");
+    }
+}
+
+async fn ended(server: impl Future<Output = usize>) {
+    server.await;
+}
+
+async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|error| StartError::Listen { key, address, error })
+}
+
+fn address(listener: &TcpListener) -> Result<SocketAddr, StartError> {
+    listener.local_addr().map_err(|error| StartError::Internal(error.to_string()))
+}
+
+async fn open_store(path: PathBuf) -> Result<SledStore, StartError> {
+    let opened = tokio::task::spawn_blocking(move || SledStore::open(&path)).await;
+    Ok(opened.map_err(|error| StartError::Internal(error.to_string()))??)
+}
+
+fn open_log(config: &config::DecisionLog, metrics: &Metrics) -> Result<Option<Arc<DecisionLog>>, StartError> {
+    let Some(path) = &config.path else {
+        return Ok(None);
+    };
+    let when_full = match config.when_full {
+        config::WhenFull::Drop => WhenFull::Drop,
+        config::WhenFull::Refuse => WhenFull::Refuse,
+    };
+    let log = DecisionLog::open(path, config.capacity, when_full, metrics.decision_log_dropped.clone())?;
+    Ok(Some(Arc::new(log)))
+}
+
+fn raise_descriptors(limits: &config::Limits) {
+    let wanted = 2 * limits.connections as u64 + SPARE_DESCRIPTORS;
+    match descriptors::raise(wanted) {
+        Ok(got) if got < wanted => {
+            tracing::warn!(
+                limit = got,
+                wanted,
+                "fewer files may be open than `limits.connections` asks for; raise `ulimit -n`"
+            );
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the limit on open files cannot be raised"),
+    }
+}

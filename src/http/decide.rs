@@ -1,0 +1,264 @@
+//! `POST /v1/authorize` and `/v1/authorize/batch`: a service asks about a call that it has received.
+//!
+//! The service vouches for what it says, the scheme included; a call that it describes is decided as if
+//! a trusted proxy had forwarded it. The HTTP status speaks of the question, the `decision` of the call.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::header::CACHE_CONTROL;
+use axum::http::{HeaderValue, Response, StatusCode};
+use axum::response::IntoResponse;
+use serde::{Deserialize, Serialize};
+
+use super::answer::{self, Problem};
+use super::request_id::RequestId;
+use super::{Decision, names};
+use crate::authorize::credentials::Credentials;
+use crate::authorize::verdict::Verdict;
+use crate::authorize::{Call, RequestLine, Stated, Transport};
+use crate::key::{AccountId, EnvironmentId, KeyId, Kind, Mode, Scope, masked};
+
+/// The most items of one batch.
+const MOST_ITEMS: usize = 1_000;
+
+/// A question about one call.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Question<'a> {
+    /// The raw Authorization header. Without it and `token`, the call is anonymous.
+    #[serde(borrow, default)]
+    authorization: Option<Cow<'a, str>>,
+    /// The token alone.
+    #[serde(borrow, default)]
+    token: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    method: Cow<'a, str>,
+    #[serde(borrow)]
+    path: Cow<'a, str>,
+    #[serde(default)]
+    scheme: Scheme,
+    #[serde(default)]
+    ip: Option<IpAddr>,
+    #[serde(borrow, default)]
+    resource: Option<ResourceField<'a>>,
+}
+
+#[derive(Deserialize, Default, Clone, Copy)]
+#[serde(rename_all = "lowercase")]
+enum Scheme {
+    #[default]
+    Https,
+    Http,
+}
+
+/// The thing that the call is about, where the service knows better than the path. On a collection
+/// route the environment alone counts.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResourceField<'a> {
+    #[serde(borrow, default)]
+    id: Option<Cow<'a, str>>,
+    #[serde(default)]
+    environment: Option<EnvironmentId>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Batch<'a> {
+    #[serde(borrow)]
+    items: Vec<Question<'a>>,
+}
+
+#[derive(Serialize)]
+struct BatchAnswer {
+    items: Vec<Answer>,
+    request_id: String,
+}
+
+/// The decision about one call.
+#[derive(Serialize)]
+struct Answer {
+    decision: &'static str,
+    status: u16,
+    reason: &'static str,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    www_authenticate: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<KeyId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    account: Option<AccountId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    environment: Option<EnvironmentId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mode: Option<Mode>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<Kind>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scopes: Option<Vec<Scope>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    action: Option<String>,
+    policies: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    missing_scopes: Vec<Scope>,
+    revision: String,
+    request_id: String,
+}
+
+impl Answer {
+    fn of(verdict: &Verdict, realm: &str, request_id: &RequestId) -> Self {
+        let key = verdict.key.as_deref().map(|live| &live.key);
+        let outcome = verdict.reason.outcome();
+        Self {
+            decision: outcome.as_str(),
+            status: outcome.status(),
+            reason: verdict.reason.as_str(),
+            message: answer::message(verdict),
+            www_authenticate: answer::challenge(verdict, realm),
+            key: key.map(|key| key.id),
+            account: key.map(|key| key.account),
+            environment: key.map(crate::key::Key::environment),
+            mode: key.map(|key| key.mode),
+            kind: key.map(|key| key.kind),
+            scopes: key.map(|key| key.scopes.to_vec()),
+            action: verdict.action.as_deref().map(str::to_owned),
+            policies: verdict.policies.iter().map(ToString::to_string).collect(),
+            missing_scopes: verdict.missing_scopes.clone(),
+            revision: verdict.revision.digest_text().to_owned(),
+            request_id: request_id.as_str().to_owned(),
+        }
+    }
+}
+
+/// A body that is not the question it should be.
+struct Invalid {
+    field: Option<String>,
+    detail: String,
+}
+
+impl Invalid {
+    fn of(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { field: Some(field.into()), detail: detail.into() }
+    }
+
+    fn within(self, item: usize) -> Self {
+        let field = self.field.map_or_else(|| format!("items[{item}]"), |field| format!("items[{item}].{field}"));
+        Self { field: Some(field), ..self }
+    }
+}
+
+/// `POST /v1/authorize`.
+pub async fn authorize(State(decision): State<Arc<Decision>>, body: Bytes) -> Response<Body> {
+    let request_id = RequestId::fresh();
+    let question = match read::<Question<'_>>(&body) {
+        Ok(question) => question,
+        Err(invalid) => return refuse(invalid, &request_id),
+    };
+    match decide(&decision, &question, &request_id).await {
+        Ok(answer) => found(Json(answer), &request_id),
+        Err(refusal) => refusal.into_response(&request_id),
+    }
+}
+
+/// `POST /v1/authorize/batch`.
+pub async fn authorize_batch(State(decision): State<Arc<Decision>>, body: Bytes) -> Response<Body> {
+    let request_id = RequestId::fresh();
+    let batch = match read::<Batch<'_>>(&body) {
+        Ok(batch) if batch.items.len() <= MOST_ITEMS => batch,
+        Ok(batch) => {
+            let detail =
+                format!("{} items, and at most {MOST_ITEMS} are taken; send several batches", batch.items.len());
+            return refuse(Invalid::of("items", detail), &request_id);
+        }
+        Err(invalid) => return refuse(invalid, &request_id),
+    };
+    let mut items = Vec::with_capacity(batch.items.len());
+    for (at, question) in batch.items.iter().enumerate() {
+        match decide(&decision, question, &request_id).await {
+            Ok(answer) => items.push(answer),
+            Err(Refusal::Invalid(invalid)) => return refuse(invalid.within(at), &request_id),
+            Err(refusal) => return refusal.into_response(&request_id),
+        }
+        // A batch of warm keys never waits, and must not keep its thread from other calls.
+        tokio::task::consume_budget().await;
+    }
+    let request_id_text = request_id.as_str().to_owned();
+    found(Json(BatchAnswer { items, request_id: request_id_text }), &request_id)
+}
+
+enum Refusal {
+    Invalid(Invalid),
+    Unavailable(crate::pdp::Unavailable),
+}
+
+impl Refusal {
+    fn into_response(self, request_id: &RequestId) -> Response<Body> {
+        match self {
+            Self::Invalid(invalid) => refuse(invalid, request_id),
+            Self::Unavailable(error) => answer::unavailable(error, request_id),
+        }
+    }
+}
+
+async fn decide(decision: &Decision, question: &Question<'_>, request_id: &RequestId) -> Result<Answer, Refusal> {
+    let call = call(question).map_err(Refusal::Invalid)?;
+    let verdict = decision.pdp.authorize(&call).await.map_err(Refusal::Unavailable)?;
+    decision.log(&verdict, &call, request_id).map_err(Refusal::Unavailable)?;
+    Ok(Answer::of(&verdict, &decision.realm, request_id))
+}
+
+fn call<'a>(question: &'a Question<'_>) -> Result<Call<'a>, Invalid> {
+    let credentials = match (question.authorization.as_deref(), question.token.as_deref()) {
+        (Some(_), Some(_)) => {
+            return Err(Invalid::of("token", "give `authorization` or `token`, not both"));
+        }
+        (Some(header), None) => Credentials::of_header(header.as_bytes()),
+        (None, Some(token)) => Credentials::of_token(token.as_bytes()),
+        (None, None) => Credentials::None,
+    };
+    let item = question.resource.as_ref().and_then(|resource| resource.id.as_deref());
+    Ok(Call {
+        credentials,
+        transport: match question.scheme {
+            Scheme::Https => Transport::Secure,
+            Scheme::Http => Transport::Insecure,
+        },
+        address: question.ip,
+        line: Some(RequestLine { method: &question.method, target: &question.path }),
+        stated: Stated { item, environment: question.resource.as_ref().and_then(|resource| resource.environment) },
+    })
+}
+
+fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Invalid> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        let detail = masked(&error.inner().to_string()).into_owned();
+        Invalid { field: (path != ".").then_some(path), detail }
+    })?;
+    json.end().map_err(|error| Invalid { field: None, detail: error.to_string() })?;
+    Ok(value)
+}
+
+fn refuse(invalid: Invalid, request_id: &RequestId) -> Response<Body> {
+    let problem = Problem {
+        field: invalid.field.map(|field| masked(&field).into_owned()),
+        ..Problem::new(StatusCode::BAD_REQUEST, "request_invalid", invalid.detail, request_id)
+    };
+    problem.into_response()
+}
+
+fn found(answer: impl IntoResponse, request_id: &RequestId) -> Response<Body> {
+    let mut response = answer.into_response();
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Ok(value) = HeaderValue::from_str(request_id.as_str()) {
+        headers.insert(names::REQUEST_ID, value);
+    }
+    response
+}

@@ -1,0 +1,109 @@
+//! The decision listener: what its endpoints share, and its routes.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{Response, StatusCode};
+use axum::routing::{any, get, post};
+use ipnet::IpNet;
+use jiff::Timestamp;
+
+use super::request_id::RequestId;
+use super::{decide, forward_auth};
+use crate::audit::{DecisionLog, Entry};
+use crate::authorize::Call;
+use crate::authorize::verdict::Verdict;
+use crate::config::{self, ProxyStyle};
+use crate::key::masked;
+use crate::pdp::{Pdp, Unavailable};
+
+/// What the endpoints of the decision listener share.
+pub struct Decision {
+    /// Decides.
+    pub pdp: Arc<Pdp>,
+    /// The header family of the proxies that ask.
+    pub style: ProxyStyle,
+    /// Proxies that are believed, and passed over when the client's address is looked for.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Believe every peer: asked for by name in the configuration.
+    pub trust_any_peer: bool,
+    /// The realm of `WWW-Authenticate`.
+    pub realm: String,
+    /// The decision log, when there is one.
+    pub log: Option<Arc<DecisionLog>>,
+}
+
+impl Decision {
+    /// From the configuration.
+    pub fn new(pdp: Arc<Pdp>, config: &config::Decision, log: Option<Arc<DecisionLog>>) -> Self {
+        Self {
+            pdp,
+            style: config.proxy_style,
+            trusted_proxies: config.trusted_proxies.clone(),
+            trust_any_peer: config.trust_any_peer,
+            realm: config.realm.clone(),
+            log,
+        }
+    }
+
+    /// Whether a peer's statements are believed.
+    pub(super) fn trusts(&self, peer: IpAddr) -> bool {
+        self.trust_any_peer || self.trusted_proxies.iter().any(|net| net.contains(&peer))
+    }
+
+    /// Writes a decision down.
+    ///
+    /// # Errors
+    /// When it cannot be, and the configuration says that none may go unlogged.
+    pub(super) fn log(&self, verdict: &Verdict, call: &Call<'_>, request_id: &RequestId) -> Result<(), Unavailable> {
+        let Some(log) = &self.log else {
+            return Ok(());
+        };
+        let key = verdict.key.as_deref().map(|live| &live.key);
+        let (method, target) = call.line.map_or(("", ""), |line| (line.method, line.target));
+        let path = target.split(['?', '#']).next().unwrap_or_default();
+        let entry = Entry {
+            time: Timestamp::now(),
+            request_id: request_id.as_str().to_owned(),
+            outcome: verdict.reason.outcome().as_str(),
+            reason: verdict.reason.as_str(),
+            key: key.map(|key| key.id.to_string()),
+            environment: key.map(|key| key.environment().to_string()),
+            action: verdict.action.clone(),
+            method: masked(method).into_owned(),
+            path: masked(path).into_owned(),
+            address: call.address,
+            policies: verdict.policies.iter().map(ToString::to_string).collect(),
+            revision: verdict.revision.digest_text().to_owned(),
+        };
+        log.record(entry).map_err(|_| Unavailable::Log)
+    }
+
+    /// The routes. Bodies of more than `body_bytes` are refused.
+    pub fn router(self, body_bytes: usize) -> Router {
+        Router::new()
+            .route(forward_auth::PREFIX, any(forward_auth::forward_auth))
+            .route("/v1/forward-auth/", any(forward_auth::forward_auth))
+            .route("/v1/forward-auth/{*path}", any(forward_auth::forward_auth))
+            .route("/v1/authorize", post(decide::authorize))
+            .route("/v1/authorize/batch", post(decide::authorize_batch))
+            .route("/healthz", get(alive))
+            .route("/readyz", get(ready))
+            .layer(DefaultBodyLimit::max(body_bytes))
+            .with_state(Arc::new(self))
+    }
+}
+
+/// The process is there.
+async fn alive() -> &'static str {
+    "ok\n"
+}
+
+/// A revision is in force and the keys are loaded: without both, nothing listens.
+async fn ready(State(decision): State<Arc<Decision>>) -> Response<String> {
+    let mut response = Response::new(format!("ready, revision {}\n", decision.pdp.revision().digest().short()));
+    *response.status_mut() = StatusCode::OK;
+    response
+}

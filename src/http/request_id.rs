@@ -1,0 +1,65 @@
+//! One name for one request, in the answer and in every log.
+
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::http::{HeaderMap, HeaderValue};
+
+use super::names;
+
+/// Characters of an id that is taken over from a proxy.
+const LONGEST: usize = 128;
+
+/// A request's id.
+#[derive(Debug, Clone)]
+pub struct RequestId(String);
+
+/// Tells the ids of this process from those of another; random, so that a restart repeats none.
+static PROCESS: LazyLock<u64> = LazyLock::new(|| getrandom::u64().unwrap_or_default());
+/// Counts requests. It orders nothing, so no memory ordering is needed.
+static COUNT: AtomicU64 = AtomicU64::new(0);
+
+impl RequestId {
+    /// A new id: unique, and no secret.
+    pub fn fresh() -> Self {
+        Self(format!("{:016x}{:08x}", *PROCESS, COUNT.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// The id that a trusted proxy gave the request, or a new one when it gave none that can be written
+    /// to a log as it is.
+    pub fn of_trusted(headers: &HeaderMap) -> Self {
+        let given = headers.get(&names::REQUEST_ID).and_then(|value: &HeaderValue| value.to_str().ok());
+        let is_plain = |text: &&str| {
+            (1..=LONGEST).contains(&text.len())
+                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:=/+".contains(&byte))
+        };
+        given.filter(is_plain).map_or_else(Self::fresh, |text| Self(text.to_owned()))
+    }
+
+    /// The id as text: letters, digits and a few marks.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_that_could_forge_a_log_line_is_replaced() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(RequestId::of_trusted(&headers).as_str().len(), 24);
+        headers.insert(names::REQUEST_ID, HeaderValue::from_static("abc-123"));
+        assert_eq!(RequestId::of_trusted(&headers).as_str(), "abc-123");
+        for odd in ["", "a b", "a\"b", &"x".repeat(129)] {
+            headers.insert(names::REQUEST_ID, HeaderValue::from_str(odd).unwrap());
+            assert_ne!(RequestId::of_trusted(&headers).as_str(), odd);
+        }
+    }
+
+    #[test]
+    fn two_ids_differ() {
+        assert_ne!(RequestId::fresh().as_str(), RequestId::fresh().as_str());
+    }
+}

@@ -1,0 +1,252 @@
+//! Starts real `keyward` processes, finds out where they listen, and stops them.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use reqwest::{Client, RequestBuilder, Response};
+use serde_json::Value;
+
+/// The program under test.
+pub const KEYWARD: &str = env!("CARGO_BIN_EXE_keyward");
+/// How long anything may take before a test gives up. Reached only when something is wrong.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running process that is killed when the test ends.
+pub struct Process {
+    child: Child,
+    /// What it wrote to standard output and standard error, line by line.
+    lines: mpsc::Receiver<String>,
+    /// All lines seen so far.
+    pub seen: Vec<String>,
+}
+
+impl Process {
+    /// Starts `keyward` with these arguments and environment variables.
+    pub fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(KEYWARD);
+        command.args(arguments).envs(variables.iter().copied()).stdin(Stdio::null());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (sender, lines) = mpsc::channel();
+        for stream in [
+            Box::new(child.stdout.take().unwrap()) as Box<dyn std::io::Read + Send>,
+            Box::new(child.stderr.take().unwrap()),
+        ] {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    if sender.send(line).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        Self { child, lines, seen: Vec::new() }
+    }
+
+    /// Waits for a line that holds `text`, and gives it.
+    pub fn wait_for(&mut self, text: &str) -> String {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    self.seen.push(line.clone());
+                    if line.contains(text) {
+                        return line;
+                    }
+                }
+                Err(_) => panic!("never said {text:?}; it said:\n{}", self.seen.join("\n")),
+            }
+        }
+    }
+
+    /// Everything that it has written until now.
+    pub fn output(&mut self) -> String {
+        self.seen.extend(self.lines.try_iter());
+        self.seen.join("\n")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it still runs.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// SIGTERM; how it ended, and everything that it wrote.
+    pub fn stop(mut self) -> (ExitStatus, String) {
+        self.signal(rustix::process::Signal::TERM);
+        self.wait()
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self) -> (ExitStatus, String) {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                self.seen.extend(self.lines.iter());
+                return (status, self.seen.join("\n"));
+            }
+            assert!(Instant::now() < until, "did not end; it said:\n{}", self.output());
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// SIGKILL, now.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A running `keyward demo` on free ports.
+pub struct Demo {
+    pub process: Process,
+    /// What its environment file says: `SK_LIVE`, `DECISION_URL`, `POLICIES_DIR` and so on.
+    pub environment: HashMap<String, String>,
+    pub client: Client,
+    /// Its data folder; shared when the demo is started again.
+    pub folder: std::sync::Arc<tempfile::TempDir>,
+}
+
+impl Demo {
+    pub fn start() -> Self {
+        Self::start_in(std::sync::Arc::new(tempfile::tempdir().unwrap()), &[])
+    }
+
+    /// With more arguments, for example `["--proxy-style", "x-original"]`.
+    pub fn with(arguments: &[&str]) -> Self {
+        Self::start_in(std::sync::Arc::new(tempfile::tempdir().unwrap()), arguments)
+    }
+
+    pub fn start_in(folder: std::sync::Arc<tempfile::TempDir>, arguments: &[&str]) -> Self {
+        let file = folder.path().join("demo.env");
+        let data = folder.path().join("data");
+        let mut all = vec!["demo", "--data", data.to_str().unwrap(), "--env-file", file.to_str().unwrap()];
+        for flag in ["--decision-addr", "--admin-addr", "--api-addr", "--api-http-addr"] {
+            if !arguments.contains(&flag) {
+                all.extend([flag, "127.0.0.1:0"]);
+            }
+        }
+        all.extend(arguments);
+        let mut process = Process::start(&all, &[]);
+        process.wait_for("READY");
+        let environment = fs::read_to_string(&file).unwrap();
+        let parse = |line: &str| {
+            let (name, value) = line.strip_prefix("export ")?.split_once('=')?;
+            Some((name.to_owned(), value.trim_matches('\'').to_owned()))
+        };
+        Self { process, environment: environment.lines().filter_map(parse).collect(), client: client(), folder }
+    }
+
+    /// A value of the environment file.
+    pub fn get(&self, name: &str) -> &str {
+        &self.environment[name]
+    }
+
+    pub fn policies(&self) -> PathBuf {
+        self.get("POLICIES_DIR").into()
+    }
+
+    pub fn schemas(&self) -> PathBuf {
+        self.get("SCHEMAS_DIR").into()
+    }
+
+    /// `POST /v1/authorize`.
+    pub async fn authorize(&self, question: Value) -> Value {
+        let url = format!("{}/v1/authorize", self.get("DECISION_URL"));
+        self.client.post(url).json(&question).send().await.unwrap().json().await.unwrap()
+    }
+
+    /// The reason of a decision about a plain GET over HTTPS.
+    pub async fn reason(&self, token: &str, path: &str) -> String {
+        let question = serde_json::json!({ "token": self.get(token), "method": "GET", "path": path });
+        self.authorize(question).await["reason"].as_str().unwrap().to_owned()
+    }
+
+    /// A forward-auth question as Traefik sends it; headers may be added.
+    pub fn forward(&self, token: &str, method: &str, uri: &str) -> RequestBuilder {
+        self.bare_forward()
+            .header("authorization", format!("Bearer {}", self.get(token)))
+            .header("x-forwarded-method", method)
+            .header("x-forwarded-uri", uri)
+            .header("x-forwarded-proto", "https")
+    }
+
+    /// A forward-auth question without any header.
+    pub fn bare_forward(&self) -> RequestBuilder {
+        self.client.get(format!("{}/v1/forward-auth", self.get("DECISION_URL")))
+    }
+
+    /// `GET /v1/policies` of the admin listener.
+    pub async fn report(&self) -> Value {
+        let url = format!("{}/v1/policies", self.get("ADMIN_URL"));
+        self.client.get(url).send().await.unwrap().json().await.unwrap()
+    }
+
+    /// Polls the report until `found` holds of it.
+    pub async fn until_report(&self, found: impl Fn(&Value) -> bool) -> Value {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let report = self.report().await;
+            if found(&report) {
+                return report;
+            }
+            assert!(Instant::now() < until, "never came: {report:#}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// The value of a metric's line, which is given whole up to the value; 0 when it is not there.
+    pub async fn metric(&self, line: &str) -> f64 {
+        let url = format!("{}/metrics", self.get("ADMIN_URL"));
+        let text = self.client.get(url).send().await.unwrap().text().await.unwrap();
+        let value = text.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok());
+        value.unwrap_or(0.0)
+    }
+
+    /// Stops it and starts it again on the same data.
+    pub fn restart(self, arguments: &[&str]) -> Self {
+        let Self { process, folder, .. } = self;
+        let (status, output) = process.stop();
+        assert!(status.success(), "{output}");
+        Self::start_in(folder, arguments)
+    }
+}
+
+/// A client that keeps connections and heeds no proxy of the environment.
+pub fn client() -> Client {
+    Client::builder().no_proxy().timeout(PATIENCE).build().unwrap()
+}
+
+/// Status and reason header of a forward-auth answer.
+pub async fn verdict(request: RequestBuilder) -> (u16, String) {
+    let response: Response = request.send().await.unwrap();
+    let reason = response.headers().get("x-keyward-reason").map_or("", |value| value.to_str().unwrap()).to_owned();
+    (response.status().as_u16(), reason)
+}
+
+/// Runs `keyward` to its end: exit code, standard output, standard error.
+pub fn keyward(arguments: &[&str], folder: &Path) -> (i32, String, String) {
+    let output = Command::new(KEYWARD).args(arguments).current_dir(folder).stdin(Stdio::null()).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+}
