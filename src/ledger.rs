@@ -135,7 +135,7 @@ impl Ledger {
         }
         self.commit(&batch, || {
             std::iter::once(Applied::Account(account.clone()))
-                .chain(pairs.iter().map(|(key, _)| Applied::Key(key.clone(), 1)))
+                .chain(pairs.iter().map(|(key, _)| Applied::Key(key.clone().into(), 1)))
         })?;
         Ok((account, pairs))
     }
@@ -155,7 +155,7 @@ impl Ledger {
         let (key, mint) = make(&account, new, cost, now)?;
         let mut batch = Batch::new();
         batch.put(Table::KEYS, key.id.as_bytes(), encode(&key), Expect::Absent);
-        self.commit(&batch, || [Applied::Key(key.clone(), 1)])?;
+        self.commit(&batch, || [Applied::Key(key.clone().into(), 1)])?;
         Ok((key, mint))
     }
 
@@ -174,12 +174,12 @@ impl Ledger {
             let mut key: Key = decode(Table::KEYS, &row)?;
             if !change(&mut key)? {
                 // Whoever committed the change that we found may still be on the way to the ring.
-                self.ring.apply(Applied::Key(key.clone(), row.version));
+                self.ring.apply(Applied::Key(key.clone().into(), row.version));
                 return Ok(key);
             }
             let mut batch = Batch::new();
             batch.put(Table::KEYS, id.as_bytes(), encode(&key), Expect::Version(row.version));
-            match self.commit(&batch, || [Applied::Key(key.clone(), row.version + 1)]) {
+            match self.commit(&batch, || [Applied::Key(key.clone().into(), row.version + 1)]) {
                 Err(LedgerError::Contended) => {}
                 other => return other.map(|()| key),
             }
@@ -245,6 +245,6 @@ fn decode_row(table: Table, row: &Row) -> Result<Applied, LedgerError> {
     if table.0 == Table::ACCOUNTS.0 {
         decode(table, row).map(Applied::Account)
     } else {
-        decode(table, row).map(|key| Applied::Key(key, row.version))
+        decode(table, row).map(|key: Key| Applied::Key(key.into(), row.version))
     }
 }

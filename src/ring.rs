@@ -70,7 +70,7 @@ pub enum Applied {
     /// An account was made or changed.
     Account(Account),
     /// A key was made or changed; it is now at this version.
-    Key(Key, u64),
+    Key(Box<Key>, u64),
 }
 
 /// All keys and accounts.
@@ -94,24 +94,25 @@ impl Ring {
             Applied::Account(account) => {
                 self.accounts.pin().insert(account.id, Arc::new(account));
             }
-            Applied::Key(key, version) => self.apply_key(&key, version),
+            Applied::Key(key, version) => self.apply_key(*key, version),
         }
     }
 
-    fn apply_key(&self, key: &Key, version: u64) {
+    fn apply_key(&self, key: Key, version: u64) {
         let keys = self.keys.pin();
-        let before = keys.get(&key.id).cloned();
+        let id = key.id;
+        let before = keys.get(&id).cloned();
         let newer = |held: &Arc<LiveKey>| held.version >= version;
         if before.as_ref().is_some_and(newer) {
             return;
         }
         let live = Arc::new(match &before {
-            Some(before) => LiveKey::succeeding(key.clone(), version, before),
-            None => LiveKey::new(key.clone(), version),
+            Some(before) => LiveKey::succeeding(key, version, before),
+            None => LiveKey::new(key, version),
         });
         // The map decides who is newer, once more, atomically: two commits may arrive here at the same time.
         let held = keys.update_or_insert(
-            key.id,
+            id,
             |held| if newer(held) { Arc::clone(held) } else { Arc::clone(&live) },
             Arc::clone(&live),
         );
@@ -210,11 +211,11 @@ mod tests {
     #[test]
     fn a_change_is_seen_at_once_and_what_argon2_accepted_is_kept() {
         let (ring, (mint, mut key)) = (Ring::new(), made());
-        ring.apply(Applied::Key(key.clone(), 1));
+        ring.apply(Applied::Key(key.clone().into(), 1));
         assert_eq!(glance(&ring, &mint), Some(Glance::Unproven));
         ring.find(&mint.selector()).unwrap().remember(&mint.selector(), mint.secret());
         key.revoke();
-        ring.apply(Applied::Key(key, 2));
+        ring.apply(Applied::Key(key.into(), 2));
         assert_eq!(glance(&ring, &mint), Some(Glance::Proven));
         assert_eq!(ring.find(&mint.selector()).unwrap().key.state, State::Revoked);
     }
@@ -224,23 +225,23 @@ mod tests {
         let (ring, (mint, mut key)) = (Ring::new(), made());
         let active = key.clone();
         key.revoke();
-        ring.apply(Applied::Key(key, 2));
-        ring.apply(Applied::Key(active, 1));
+        ring.apply(Applied::Key(key.into(), 2));
+        ring.apply(Applied::Key(active.into(), 1));
         assert_eq!(ring.find(&mint.selector()).unwrap().key.state, State::Revoked);
     }
 
     #[test]
     fn a_rotation_keeps_the_old_selector_until_it_is_gone_from_the_record() {
         let (ring, (mint, mut key)) = (Ring::new(), made());
-        ring.apply(Applied::Key(key.clone(), 1));
+        ring.apply(Applied::Key(key.clone().into(), 1));
         ring.find(&mint.selector()).unwrap().remember(&mint.selector(), mint.secret());
         let (second, stored) = secret();
         key.rotate(stored, SignedDuration::from_secs(60), Timestamp::UNIX_EPOCH).unwrap();
-        ring.apply(Applied::Key(key.clone(), 2));
+        ring.apply(Applied::Key(key.clone().into(), 2));
         assert_eq!(glance(&ring, &mint), Some(Glance::Proven), "its memory moved to the second place");
         assert_eq!(glance(&ring, &second), Some(Glance::Unproven));
         key.rotate(secret().1, SignedDuration::ZERO, Timestamp::UNIX_EPOCH).unwrap();
-        ring.apply(Applied::Key(key, 3));
+        ring.apply(Applied::Key(key.into(), 3));
         assert_eq!((glance(&ring, &mint), glance(&ring, &second)), (None, None));
         assert_eq!(ring.len(), 1);
     }

@@ -255,7 +255,7 @@ impl Provider for Flags {
                 for (name, value) in dict {
                     match (merged.get_mut(&name), value) {
                         (Some(figment::value::Value::Dict(_, held)), figment::value::Value::Dict(_, more)) => {
-                            held.extend(more)
+                            held.extend(more);
                         }
                         (_, value) => drop(merged.insert(name, value)),
                     }

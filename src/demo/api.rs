@@ -15,7 +15,8 @@ use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::collection::{ApiError, Collection, ItemKind};
+use super::collection::ItemKind::{Job, Resource, Webhook};
+use super::collection::{ApiError, Collection, merge};
 use crate::daemon::Daemon;
 use crate::store::Store;
 
@@ -34,7 +35,8 @@ struct Api {
 /// What the daemon says, as far as the API needs it.
 #[derive(Deserialize)]
 struct Decision {
-    decision: String,
+    #[serde(rename = "decision")]
+    outcome: String,
     status: u16,
     reason: String,
     message: String,
@@ -71,7 +73,7 @@ async fn handle(
     let Some(decision) = api.ask(&question).await else {
         return unavailable();
     };
-    match (decision.decision.as_str(), &decision.environment, &decision.action) {
+    match (decision.outcome.as_str(), &decision.environment, &decision.action) {
         ("allow", Some(environment), Some(action)) => api.perform(environment.clone(), action.clone(), request).await,
         ("unauthenticated" | "forbidden", _, _) => denied(&decision),
         // An anonymous call that a policy allows belongs to no environment, so there is no data to give.
@@ -90,7 +92,7 @@ impl Api {
             "ip": peer.ip().to_canonical(),
         });
         if let Some(header) = authorization(request.headers()) {
-            question["authorization"] = header.into();
+            merge(&mut question, json!({ "authorization": header }));
         }
         question
     }
@@ -113,7 +115,6 @@ impl Api {
             let of = |kind| Collection { store, environment, kind };
             let id = item_id(&path);
             let query = query.as_deref();
-            use ItemKind::{Job, Resource, Webhook};
             let done = match action.as_str() {
                 "listResources" => of(Resource).list(query),
                 "getResource" => of(Resource).get(id),
@@ -180,9 +181,7 @@ fn problem(status: StatusCode, code: &str, detail: &str, more: Option<Value>) ->
         "code": code,
         "detail": detail,
     });
-    if let (Value::Object(document), Some(Value::Object(more))) = (&mut document, more) {
-        document.extend(more);
-    }
+    merge(&mut document, more.unwrap_or_default());
     let mut response = answer(status, &document);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     response
@@ -192,7 +191,7 @@ fn denied(decision: &Decision) -> Response<Body> {
     let status = StatusCode::from_u16(decision.status).unwrap_or(StatusCode::FORBIDDEN);
     let mut more = json!({ "request_id": decision.request_id });
     if !decision.missing_scopes.is_empty() {
-        more["missing_scopes"] = decision.missing_scopes.clone().into();
+        merge(&mut more, json!({ "missing_scopes": decision.missing_scopes }));
     }
     let mut response = problem(status, &decision.reason, &decision.message, Some(more));
     let challenge = decision.www_authenticate.as_deref().and_then(|text| HeaderValue::from_str(text).ok());

@@ -154,9 +154,9 @@ impl Collection {
             "livemode": self.environment.ends_with("/live"),
         });
         if self.kind == ItemKind::Job {
-            item["status"] = "queued".into();
+            merge(&mut item, json!({ "status": "queued" }));
         }
-        merge(&mut item, fields);
+        merge(&mut item, fields.into());
         self.put(&id, &item, Expect::Absent)?;
         Ok(item)
     }
@@ -164,7 +164,7 @@ impl Collection {
     /// Changes the fields that the body names.
     pub fn update(&self, id: &str, body: &[u8]) -> Result<Value, ApiError> {
         let (version, mut item) = self.row(id)?;
-        merge(&mut item, self.fields(body)?);
+        merge(&mut item, self.fields(body)?.into());
         self.put(id, &item, Expect::Version(version))?;
         Ok(item)
     }
@@ -172,10 +172,10 @@ impl Collection {
     /// Cancels a job that has not ended.
     pub fn cancel(&self, id: &str) -> Result<Value, ApiError> {
         let (version, mut item) = self.row(id)?;
-        if item["status"] != "queued" {
+        if item.get("status").is_none_or(|status| status != "queued") {
             return Err(ApiError::Conflict("the job is not queued any more"));
         }
-        item["status"] = "cancelled".into();
+        merge(&mut item, json!({ "status": "cancelled" }));
         self.put(id, &item, Expect::Version(version))?;
         Ok(item)
     }
@@ -234,8 +234,9 @@ fn set_text(fields: &mut Map<String, Value>, name: &'static str, text: Option<St
     Ok(())
 }
 
-fn merge(item: &mut Value, fields: Map<String, Value>) {
-    if let Value::Object(item) = item {
-        item.extend(fields);
+/// Sets the members of `more`, an object, in `item`, another.
+pub(super) fn merge(item: &mut Value, more: Value) {
+    if let (Value::Object(item), Value::Object(more)) = (item, more) {
+        item.extend(more);
     }
 }

@@ -164,8 +164,11 @@ async fn tokens(data: &Path, ledger: Ledger) -> Result<Tokens, DemoError> {
     }
     let made = tokio::task::spawn_blocking(move || make_keys(&ledger)).await;
     let tokens = made.map_err(|error| DemoError::Setup(error.to_string()))??;
-    let text: Zeroizing<String> =
-        Zeroizing::new(tokens.iter().map(|(name, token)| format!("{name}={}\n", **token)).collect());
+    let mut text = Zeroizing::new(String::new());
+    for (name, token) in &tokens {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{name}={}", **token);
+    }
     write_private(&path, &text)?;
     Ok(tokens)
 }

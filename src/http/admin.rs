@@ -26,7 +26,7 @@ pub struct Admin {
 
 /// The answer of `GET /v1/policies`.
 #[derive(Serialize)]
-struct Policies<'a> {
+struct InForce<'a> {
     #[serde(flatten)]
     report: Report,
     policies: &'a [PolicyInfo],
@@ -72,7 +72,7 @@ async fn policies(State(admin): State<Arc<Admin>>) -> Response {
         path: &route.template,
         action: &route.action_name,
     });
-    let answer = Policies {
+    let answer = InForce {
         report: admin.activator.report(),
         policies: revision.policies(),
         routes: routes.collect(),

@@ -1,5 +1,5 @@
-//! `ANY /v1/forward-auth`: a proxy asks about a call that it holds (nginx' auth_request, Traefik's
-//! ForwardAuth, Caddy's forward_auth, Envoy's ext_authz over HTTP, HAProxy, APISIX).
+//! `ANY /v1/forward-auth`: a proxy asks about a call that it holds (nginx' `auth_request`, Traefik's
+//! `ForwardAuth`, Caddy's `forward_auth`, Envoy's `ext_authz` over HTTP, HAProxy, APISIX).
 //!
 //! What the proxy states is believed when the proxy is trusted, when it is stated exactly once, and in
 //! the header family of the configured style alone: there is no falling back from one family to another,
@@ -171,6 +171,7 @@ mod tests {
         (call.line.map(|line| (line.method.to_owned(), line.target.to_owned())), call.transport)
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "it is compared with what may not be stated")]
     fn stated(method: &str, target: &str) -> Option<(String, String)> {
         Some((method.to_owned(), target.to_owned()))
     }
@@ -203,12 +204,12 @@ mod tests {
 
     #[test]
     fn what_is_missing_doubled_or_joined_is_not_stated() {
-        for left_out in 0..3 {
+        for (left_out, header) in FORWARDED.into_iter().enumerate() {
             let headers: Vec<_> =
                 FORWARDED.iter().enumerate().filter(|(at, _)| *at != left_out).map(|(_, h)| *h).collect();
             let (line, transport) = read(ProxyStyle::XForwarded, PREFIX, &headers);
             assert!(line.is_none() || transport == Transport::Unknown, "{left_out}");
-            let doubled: Vec<_> = FORWARDED.into_iter().chain([FORWARDED[left_out]]).collect();
+            let doubled: Vec<_> = FORWARDED.into_iter().chain([header]).collect();
             let (line, transport) = read(ProxyStyle::XForwarded, PREFIX, &doubled);
             assert!(line.is_none() || transport == Transport::Unknown, "{left_out}");
         }

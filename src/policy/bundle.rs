@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -232,17 +232,16 @@ impl Reader {
             match fs::metadata(entry.path()) {
                 Ok(metadata) if metadata.is_dir() => self.folder(&path, &entry.path(), depth + 1),
                 Ok(metadata) if metadata.is_file() && is_ours(&path) => self.file(path, &entry.path()),
-                Ok(_) => {}
-                // A file that was renamed away since the listing: the second reading tells.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound && !entry.path().is_symlink() => {}
-                Err(error) if is_ours(&path) || entry.path().is_symlink() => {
+                // Of what cannot be looked at, a link that leads nowhere or in a circle is a mistake; a file that was
+                // renamed away since the listing is not, and the second reading tells.
+                Err(error) if entry.path().is_symlink() || (is_ours(&path) && error.kind() != ErrorKind::NotFound) => {
                     self.problem(
                         &path,
                         format!("cannot be read: {error}"),
                         "a link that leads nowhere or in a circle? Remove it",
                     );
                 }
-                Err(_) => {}
+                Ok(_) | Err(_) => {}
             }
         }
     }
@@ -251,7 +250,7 @@ impl Reader {
         let mut bytes = Vec::new();
         let read = fs::File::open(at).and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes));
         match read {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+            Err(error) if error.kind() == ErrorKind::NotFound => return,
             Err(error) => {
                 return self.problem(&name, format!("cannot be read: {error}"), "check the file's permissions");
             }

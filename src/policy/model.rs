@@ -76,24 +76,24 @@ impl Model {
     /// # Errors
     /// One problem for each entity type, attribute, membership or action group that is missing.
     pub(super) fn of(schema: &Schema, fragments: &[(&str, SchemaFragment)]) -> Result<Self, Vec<Problem>> {
-        let namespace = api_namespace(fragments).map_err(|problem| vec![problem])?;
+        let namespace = api_namespace(fragments)?;
         let schemas = || fragments.iter().map(|(file, _)| *file).next().unwrap_or("schemas");
         let missing = |what: String, add: &str| Problem {
             help: Some(format!("add `{add}`")),
             ..Problem::in_file(schemas(), format!("namespace {namespace}: {what}"))
         };
-        let name = |word: &str| EntityTypeName::from_str(&format!("{namespace}::{word}"));
+        let name = |word: &str| EntityTypeName::from_str(&format!("{namespace}::{word}")).ok();
         let known: HashSet<&EntityTypeName> = schema.entity_types().collect();
         let mut problems: Vec<Problem> = DECLARATIONS
             .iter()
-            .filter(|(word, _)| name(word).map_or(true, |name| !known.contains(&name)))
+            .filter(|(word, _)| name(word).is_none_or(|name| !known.contains(&name)))
             .map(|(word, declaration)| missing(format!("the entity type {word} is missing"), declaration))
             .collect();
         if !problems.is_empty() {
             return Err(problems);
         }
         let named =
-            |word: &str| name(word).map_err(|_| vec![missing(format!("{word} is no name of an entity type"), word)]);
+            |word: &str| name(word).ok_or_else(|| vec![missing(format!("{word} is no name of an entity type"), word)]);
         let scopes: Vec<Box<str>> = enum_names(fragments, &namespace, "Scope").into_iter().map(Into::into).collect();
         let model = Self {
             account: named("Account")?,
@@ -226,7 +226,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn api_namespace(fragments: &[(&str, SchemaFragment)]) -> Result<String, Problem> {
+fn api_namespace(fragments: &[(&str, SchemaFragment)]) -> Result<String, Vec<Problem>> {
     let namespaces: BTreeSet<String> = fragments
         .iter()
         .flat_map(|(_, fragment)| fragment.namespaces().flatten())
@@ -236,14 +236,14 @@ fn api_namespace(fragments: &[(&str, SchemaFragment)]) -> Result<String, Problem
     let mut names = namespaces.into_iter();
     match (names.next(), names.next()) {
         (Some(name), None) => Ok(name),
-        (None, _) => Err(Problem::general(
+        (None, _) => Err(vec![Problem::general(
             "the schema has no namespace for the API".into(),
             "write the API's entity types and actions within `namespace MyApi { … }`",
-        )),
-        (Some(first), Some(second)) => Err(Problem::general(
+        )]),
+        (Some(first), Some(second)) => Err(vec![Problem::general(
             format!("the schema has several namespaces, {first} and {second} among them, and one is taken as the API"),
             "put the whole API into one namespace",
-        )),
+        )]),
     }
 }
 

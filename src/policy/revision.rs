@@ -202,9 +202,9 @@ fn written_policies<'a>(bundle: &'a Bundle, problems: &mut Vec<Problem>) -> Vec<
         for span in statements {
             let statement = text.get(span.clone()).unwrap_or_default();
             match Policy::parse(None, statement) {
-                Ok(policy) => all.push(written(policy, file, text, span)),
+                Ok(policy) => all.push(written(&policy, file, text, span)),
                 Err(errors) => {
-                    problems.extend(errors.iter().map(|error| Problem::of_cedar(file, text, span.start, error)))
+                    problems.extend(errors.iter().map(|error| Problem::of_cedar(file, text, span.start, error)));
                 }
             }
         }
@@ -215,7 +215,7 @@ fn written_policies<'a>(bundle: &'a Bundle, problems: &mut Vec<Problem>) -> Vec<
     all
 }
 
-fn written<'a>(policy: Policy, file: &str, text: &'a str, span: std::ops::Range<usize>) -> Written<'a> {
+fn written<'a>(policy: &Policy, file: &str, text: &'a str, span: std::ops::Range<usize>) -> Written<'a> {
     let line = text.get(..span.start).unwrap_or_default().matches('\n').count() + 1;
     let name = match policy.annotation("id") {
         Some(id) if !id.is_empty() => id.to_owned(),

@@ -12,6 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use sled::{Db, IVec};
@@ -26,6 +27,9 @@ const MARKER: &str = "keyward-store";
 const FORMAT_ROW: &[u8] = b"meta\0format";
 /// Bytes before a row's value: its format and its version.
 const HEADER: usize = 9;
+/// How long to wait for another process to let go of the store, looking again after each pause.
+const PATIENCE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(20);
 /// Bytes that sled may keep in memory. All that is read again and again lives in the ring.
 const CACHE: u64 = 8 << 20;
 
@@ -62,7 +66,7 @@ impl SledStore {
         }
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io)?;
         let was_there = known.is_some();
-        let db = match open_whole(path, was_there) {
+        let db = match open_patiently(path, was_there) {
             Ok(db) => db,
             Err(Failure::Refused(error)) => return Err(error),
             Err(Failure::Damaged(reason)) => open_damaged(path, &reason)?,
@@ -238,6 +242,17 @@ fn refuse_foreign(path: &Path) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Opens the tree, and waits a moment for another process that is just ending to let go of it.
+fn open_patiently(path: &Path, was_there: bool) -> Result<Db, Failure> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match open_whole(path, was_there) {
+            Err(Failure::Refused(StoreError::InUse { .. })) if Instant::now() < until => std::thread::sleep(PAUSE),
+            other => return other,
+        }
+    }
 }
 
 enum Failure {
@@ -502,10 +517,10 @@ mod tests {
         let store = SledStore::open(&path).unwrap();
         for round in 0..40 {
             let mut batch = Batch::new();
-            for at in 0..500 {
-                batch.put(Table::KEYS, b"hot", vec![at as u8; 300], Expect::Any);
+            for at in 0..=255_u8 {
+                batch.put(Table::KEYS, b"hot", vec![at; 600], Expect::Any);
             }
-            assert_eq!(store.commit(&batch).unwrap().len(), 500, "{round}");
+            assert_eq!(store.commit(&batch).unwrap().len(), 256, "{round}");
         }
         let size: u64 = fs::read_dir(&path).unwrap().flatten().map(|entry| entry.metadata().unwrap().len()).sum();
         assert!(size < 32 << 20, "{size} bytes");

@@ -59,7 +59,7 @@ impl Process {
                         return line;
                     }
                 }
-                Err(_) => panic!("never said {text:?}; it said:\n{}", self.seen.join("\n")),
+                Err(error) => panic!("never said {text:?} ({error}); it said:\n{}", self.seen.join("\n")),
             }
         }
     }
@@ -80,7 +80,7 @@ impl Process {
     }
 
     /// SIGTERM; how it ended, and everything that it wrote.
-    pub fn stop(mut self) -> (ExitStatus, String) {
+    pub fn stop(self) -> (ExitStatus, String) {
         self.signal(rustix::process::Signal::TERM);
         self.wait()
     }

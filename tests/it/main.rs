@@ -1,6 +1,15 @@
 //! What holds of the whole program: against a real `keyward` process on free ports, over real sockets.
 //! One binary, because linking is what takes time.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test and its helpers fail by panicking"
+)]
+
 mod connections;
 mod demo;
+#[allow(dead_code, reason = "helpers that some test files use, now or later")]
 mod harness;
