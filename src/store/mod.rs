@@ -3,6 +3,9 @@
 //! A store knows bytes, versions and preconditions. It knows nothing of keys and accounts, so that sled on
 //! one machine and etcd for a fleet look alike to the [`ledger`](crate::ledger). Calls block on the disk.
 
+#[cfg(test)]
+mod examples;
+mod opening;
 mod sled;
 
 use std::fmt;
@@ -71,7 +74,7 @@ impl fmt::Debug for Change {
     }
 }
 
-/// Changes that are made together or not at all.
+/// Changes that are made together or not at all. Each is of another row: a second change of a row is a conflict.
 #[derive(Debug, Default)]
 pub struct Batch {
     changes: Vec<Change>,
@@ -126,8 +129,9 @@ pub enum StoreError {
     },
     /// It is damaged, and dropping its snapshots did not help.
     #[error(
-        "the store {} is damaged: {reason}. An untouched copy is at {}. Restore the folder from a backup; \
-         keyward does not start with an empty store where there was one.", .path.display(), .copy.display()
+        "the store {} is damaged: {reason}. A copy of it as it was found is at {}. Replace the folder by a backup; \
+         or, to go on with what is left and without what is lost, remove its files `keyward-damaged` and \
+         `keyward-commits`.", .path.display(), .copy.display()
     )]
     Damaged {
         /// The store's folder.
