@@ -6,6 +6,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +20,8 @@ use serde::Serialize;
 
 /// After a failed write, the next try waits this long.
 const RETRY: Duration = Duration::from_millis(250);
+/// Bytes that are gathered for one write.
+const BUFFER: usize = 64 * 1024;
 
 /// What gives way when the log cannot keep up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,17 +81,18 @@ pub struct LogError {
 /// The log.
 #[derive(Debug)]
 pub struct DecisionLog {
-    sender: SyncSender<Entry>,
+    /// Boxed, because a queue's places are all allocated at its start: 65,536 of them take 1 MB and not 16.
+    sender: SyncSender<Box<Entry>>,
     when_full: WhenFull,
     failing: Arc<AtomicBool>,
     closing: Arc<AtomicBool>,
     dropped: IntCounter,
-    /// Waited on by whoever closes the log, and nobody else.
-    ended: Mutex<Receiver<()>>,
+    /// Waited on by whoever closes the log, and nobody else. Says whether all was written.
+    ended: Mutex<Receiver<bool>>,
 }
 
 impl DecisionLog {
-    /// Opens the log for appending; a new file is readable by its owner alone. At most `capacity` entries wait.
+    /// Opens the log for appending, `-` being the standard output; a new file is readable by its owner alone. At most `capacity` entries wait.
     /// `dropped` counts what was dropped.
     ///
     /// # Errors
@@ -112,9 +116,8 @@ impl DecisionLog {
         std::thread::Builder::new()
             .name("decision-log".into())
             .spawn(move || {
-                writer.run(file);
                 // Whoever closed the log may have stopped waiting.
-                let _ = end.send(());
+                let _ = end.send(writer.run(file));
             })
             .map_err(failed)?;
         Ok(Self { sender, when_full, failing, closing, dropped, ended: Mutex::new(ended) })
@@ -128,7 +131,7 @@ impl DecisionLog {
         if self.when_full == WhenFull::Refuse && self.failing.load(Ordering::Acquire) {
             return Err(Unlogged);
         }
-        match (self.sender.try_send(entry), self.when_full) {
+        match (self.sender.try_send(Box::new(entry)), self.when_full) {
             (Ok(()), _) => Ok(()),
             (Err(TrySendError::Full(_) | TrySendError::Disconnected(_)), WhenFull::Drop) => {
                 self.dropped.inc();
@@ -138,32 +141,38 @@ impl DecisionLog {
         }
     }
 
-    /// Writes what is queued, for at most as long as `deadline`; `true` when all of it was written.
+    /// Writes what is queued, for at most as long as `deadline`; `true` when all of it was written. To be
+    /// called when no more decisions are made: an entry recorded after it may be lost.
     pub fn close(&self, deadline: Duration) -> bool {
         self.closing.store(true, Ordering::Release);
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(deadline).is_ok()
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(deadline).unwrap_or(false)
     }
 }
 
 fn append(path: &Path) -> io::Result<File> {
+    if path == Path::new("-") {
+        return io::stdout().as_fd().try_clone_to_owned().map(File::from);
+    }
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }
 
 struct Writer {
     path: PathBuf,
-    entries: Receiver<Entry>,
+    entries: Receiver<Box<Entry>>,
     failing: Arc<AtomicBool>,
     closing: Arc<AtomicBool>,
     dropped: IntCounter,
 }
 
 impl Writer {
-    fn run(&self, file: Option<File>) {
+    /// Writes until the log is closed; whether all that was queued was written.
+    fn run(&self, file: Option<File>) -> bool {
         let Some(file) = file.map_or_else(|| self.until_it_works(|| append(&self.path)), Some) else {
-            return;
+            return false;
         };
-        let mut out = BufWriter::with_capacity(64 * 1024, file);
+        let mut out = BufWriter::with_capacity(BUFFER, file);
         let mut line = Vec::new();
+        let mut whole = true;
         while let Some(entry) = self.next(&mut out) {
             line.clear();
             // Invariant: an entry is strings, numbers and lists of strings; serialising it cannot fail.
@@ -171,14 +180,22 @@ impl Writer {
                 line.push(b'\n');
                 if self.until_it_works(|| out.write_all(&line)).is_none() {
                     self.dropped.inc();
+                    whole = false;
                 }
             }
         }
-        let _ = self.until_it_works(|| out.flush());
+        if self.until_it_works(|| out.flush()).is_none() {
+            let lost = out.buffer().split(|byte| *byte == b'\n').count().saturating_sub(1);
+            self.dropped.inc_by(u64::try_from(lost).unwrap_or(u64::MAX));
+            whole = false;
+        }
+        // Dropping a writer writes what is left in it, which has just failed.
+        drop(out.into_parts());
+        whole
     }
 
     /// The next entry. What is buffered is written out before waiting for one.
-    fn next(&self, out: &mut BufWriter<File>) -> Option<Entry> {
+    fn next(&self, out: &mut BufWriter<File>) -> Option<Box<Entry>> {
         match self.entries.try_recv() {
             Ok(entry) => return Some(entry),
             Err(TryRecvError::Disconnected) => return None,
@@ -288,7 +305,34 @@ mod tests {
         for (when_full, expected) in [(WhenFull::Drop, Ok(())), (WhenFull::Refuse, Err(Unlogged))] {
             let log = log(Path::new("/dev/full"), when_full);
             assert_eq!(overflow(&log), expected);
-            assert!(log.close(Duration::from_secs(10)), "the writer gives up when it is told to end");
+            assert!(!log.close(Duration::from_secs(10)), "nothing could be written, and closing says so");
         }
+    }
+
+    #[test]
+    fn every_entry_is_either_written_or_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        for (path, expected) in [(folder.path().join("log"), 0), (PathBuf::from("/dev/full"), 100)] {
+            let log = DecisionLog::open(&path, 1_000, WhenFull::Drop, IntCounter::new("d", "d").unwrap()).unwrap();
+            for _ in 0..100 {
+                log.record(entry()).unwrap();
+            }
+            assert_eq!(log.close(Duration::from_secs(10)), expected == 0);
+            assert_eq!(log.dropped.get(), expected);
+        }
+    }
+
+    #[test]
+    fn a_new_log_is_its_owners_alone_and_an_old_one_is_appended_to() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        for lines in 1..=2 {
+            let log = log(&path, WhenFull::Refuse);
+            log.record(entry()).unwrap();
+            assert!(log.close(Duration::from_secs(10)));
+            assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), lines);
+        }
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 }

@@ -141,6 +141,17 @@ pub enum StoreError {
         /// What is wrong.
         reason: String,
     },
+    /// A part of it cannot be read, though it could be opened.
+    #[error(
+        "the store {} has rows that cannot be read: {reason}. Keep a copy of the folder, and replace it by a backup.",
+        .path.display()
+    )]
+    Unreadable {
+        /// The store's folder.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// The folder is something else.
     #[error("{} is not a keyward store: {reason}. Give another `data_dir`, or an empty one.", .path.display())]
     Foreign {

