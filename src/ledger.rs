@@ -173,8 +173,9 @@ impl Ledger {
             let row = self.store.get(Table::KEYS, id.as_bytes())?.ok_or(LedgerError::NoKey(*id))?;
             let mut key: Key = decode(Table::KEYS, &row)?;
             if !change(&mut key)? {
-                // Whoever committed the change that we found may still be on the way to the ring.
-                self.ring.apply(Applied::Key(key.clone().into(), row.version));
+                // Whoever made the change that we found may still be on the way to the disk and to the ring; an
+                // empty batch waits for the one, and what is applied does not wait for the other.
+                self.commit(&Batch::new(), || [Applied::Key(key.clone().into(), row.version)])?;
                 return Ok(key);
             }
             let mut batch = Batch::new();

@@ -1,0 +1,101 @@
+//! The steps of a warm decision, each alone, then all together: `cargo bench --bench decision`.
+#![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
+
+use std::hint::black_box;
+use std::path::Path;
+use std::sync::Arc;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use jiff::Timestamp;
+use keyward::authorize::credentials::Credentials;
+use keyward::authorize::path::normalise;
+use keyward::authorize::{Call, Caller, RequestLine, Stated, Transport, authorize};
+use keyward::key::{Account, AccountId, Cost, Key, KeyId, Kind, Mint, Mode, NewKey, StoredSecret, Token};
+use keyward::policy::{Bundle, Revision};
+use keyward::ring::{Applied, Ring};
+
+struct Fixture {
+    revision: Arc<Revision>,
+    ring: Ring,
+    mint: Mint,
+}
+
+impl Fixture {
+    /// The shipped policies, and a ring of 10,000 keys of which one is used.
+    fn new(kind: Kind) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let bundle = Bundle::read(&root.join("schemas"), &root.join("policies")).unwrap();
+        let revision = Arc::new(Revision::build(&bundle).unwrap());
+        let now = Timestamp::now();
+        let account = Account::create(AccountId::random().unwrap(), "bench", now).unwrap();
+        let ring = Ring::new();
+        let make = |cost: Cost| {
+            let mint = Mint::new(kind, Mode::Live).unwrap();
+            let secret = StoredSecret::new(&mint, mint.secret().hash(cost).unwrap(), now);
+            let scopes = if kind == Kind::Restricted { vec!["resources:read".into()] } else { vec![] };
+            let new =
+                NewKey { kind, mode: Mode::Live, name: "bench".into(), scopes, addresses: vec![], expires_at: None };
+            ring.apply(Applied::Key(
+                Key::create(&account, new, KeyId::random().unwrap(), secret, now).unwrap().into(),
+                1,
+            ));
+            mint
+        };
+        let cheap = Cost { memory_kib: 8, iterations: 1, parallelism: 1 };
+        for _ in 0..10_000 {
+            make(cheap);
+        }
+        let mint = make(cheap);
+        ring.find(&mint.selector()).unwrap().remember(&mint.selector(), mint.secret());
+        Self { revision, ring, mint }
+    }
+
+    fn decide(&self, target: &str) -> bool {
+        let Credentials::Token(token) = Credentials::of_token(self.mint.expose().as_bytes()) else {
+            return false;
+        };
+        let live = self.ring.find(&token.selector).unwrap();
+        let _ = black_box(live.glance(&token));
+        let call = Call {
+            credentials: Credentials::Token(token),
+            transport: Transport::Secure,
+            address: None,
+            line: Some(RequestLine { method: "GET", target }),
+            stated: Stated::default(),
+        };
+        let verdict = authorize(&call, Caller::Proven(live, token.selector), &self.revision, Timestamp::now());
+        verdict.reason.outcome().status() == 200
+    }
+}
+
+fn steps(criterion: &mut Criterion) {
+    let secret = Fixture::new(Kind::Secret);
+    let restricted = Fixture::new(Kind::Restricted);
+    let text = secret.mint.expose().as_bytes().to_vec();
+    let token = Token::parse(&text).unwrap();
+    criterion.bench_function("token parse", |bench| bench.iter(|| Token::parse(black_box(&text)).is_ok()));
+    criterion.bench_function("ring look-up", |bench| bench.iter(|| secret.ring.find(black_box(&token.selector))));
+    let live = secret.ring.find(&token.selector).unwrap();
+    criterion.bench_function("secret compare", |bench| bench.iter(|| live.glance(black_box(&token))));
+    criterion.bench_function("path normalise", |bench| {
+        bench.iter(|| normalise(black_box("/v1/resources/res_1?a=b")).is_ok());
+    });
+    criterion.bench_function("route match", |bench| {
+        bench.iter(|| secret.revision.find_route(black_box("GET"), black_box("/v1/resources/res_1")).is_some());
+    });
+    for (name, fixture, target) in [
+        ("decision, secret key, collection", &secret, "/v1/resources"),
+        ("decision, secret key, item", &secret, "/v1/resources/res_1"),
+        ("decision, restricted key, item", &restricted, "/v1/resources/res_1"),
+    ] {
+        assert!(fixture.decide(target));
+        criterion.bench_function(name, |bench| bench.iter(|| fixture.decide(black_box(target))));
+    }
+    assert!(!restricted.decide("/v1/jobs"));
+    criterion.bench_function("denial, restricted key, four scopes tried", |bench| {
+        bench.iter(|| restricted.decide("/v1/jobs"));
+    });
+}
+
+criterion_group!(benches, steps);
+criterion_main!(benches);
