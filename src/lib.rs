@@ -4,6 +4,7 @@
 //!
 //! - [`key`]: the domain, pure: accounts, keys, secrets, tokens and their life.
 //! - [`store`]: what is on disk, and the only way to change it.
+//! - [`evaluation`]: what policies say of one question, and remembering it.
 //! - [`ring`]: all keys in memory, changed only by what the store committed.
 //! - [`ledger`]: the store and the ring, changed together and in that order.
 //! - [`audit`]: the decision log, written behind a bounded queue.
@@ -24,6 +25,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod demo;
+pub mod evaluation;
 pub mod http;
 pub mod key;
 pub mod ledger;

@@ -1,7 +1,7 @@
 //! The policy decision point: the live parts behind the one `authorize` that every surface calls.
 //!
 //! It finds the key in the ring, has its secret checked, asks the pure
-//! [`authorize`](crate::authorize::authorize) for a verdict, and does what the verdict demands before it
+//! [`authorize`](crate::authorize::authorize()) for a verdict, and does what the verdict demands before it
 //! is told: a secret that travelled in the clear is marked in the store first. A warm call takes no lock,
 //! touches no disk and waits for nothing.
 

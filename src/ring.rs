@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use papaya::HashMap;
 
+use crate::evaluation::Memo;
 use crate::key::{Account, AccountId, Glance, Key, KeyId, Remembered, Secret, Selector, Token};
 
 /// A key's record with what memory adds to it.
@@ -20,12 +21,14 @@ pub struct LiveKey {
     pub version: u64,
     /// For the current secret and the retiring one: what Argon2 has accepted.
     remembered: [Remembered; 2],
+    /// What policies have said about this very record.
+    pub memo: Memo,
 }
 
 impl LiveKey {
     /// A record fresh from the store, of which nothing is remembered.
     pub fn new(key: Key, version: u64) -> Self {
-        Self { key, version, remembered: [Remembered::default(), Remembered::default()] }
+        Self { key, version, remembered: [Remembered::default(), Remembered::default()], memo: Memo::default() }
     }
 
     /// A changed record keeps what is remembered of each secret whose hash has not changed.
@@ -37,7 +40,7 @@ impl LiveKey {
         };
         let remembered =
             [carry(Some(&key.secret)).unwrap_or_default(), carry(key.retiring.as_deref()).unwrap_or_default()];
-        Self { key, version, remembered }
+        Self { key, version, remembered, memo: Memo::default() }
     }
 
     /// The memory of the secret that this selector finds.

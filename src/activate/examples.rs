@@ -1,6 +1,6 @@
 //! Policy tests: `policies/tests/*.toml` say what some calls must come to.
 //!
-//! They run through the same [`authorize`](crate::authorize::authorize) as real calls, against keys that
+//! They run through the same [`authorize`](crate::authorize::authorize()) as real calls, against keys that
 //! exist for the moment, before a revision may come into force. An example that fails refuses it.
 
 use std::collections::BTreeSet;

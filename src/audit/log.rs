@@ -51,7 +51,7 @@ pub struct Entry {
     pub environment: Option<String>,
     /// The action, when a route was found.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub action: Option<Box<str>>,
+    pub action: Option<std::sync::Arc<str>>,
     /// The method, as stated.
     pub method: String,
     /// The path without query, as stated, with anything like a token masked.

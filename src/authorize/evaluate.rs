@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use cedar_policy::{
     AuthorizationError, Authorizer, Context, Decision, Effect, Entities, Entity, EntityId, EntityTypeName, EntityUid,
@@ -14,8 +15,10 @@ use cedar_policy::{
 };
 use jiff::Timestamp;
 
+use crate::evaluation::Evaluation;
 use crate::key::{EnvironmentId, Key, Kind, Scope};
 use crate::policy::{Model, PrincipalKind, Revision, Route, Slice, Target};
+use crate::ring::LiveKey;
 
 /// Who asks.
 #[derive(Debug, Clone, Copy)]
@@ -64,43 +67,59 @@ pub struct Question<'a> {
     pub now: Timestamp,
 }
 
-/// What the policies say.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Evaluation {
-    /// These permit it and none forbids it.
-    Permitted(Vec<PolicyId>),
-    /// These forbid it; none is named where simply nothing permits it.
-    Denied(Vec<PolicyId>),
-    /// These could not be evaluated; none is named where the question itself could not be put.
-    Failed(Vec<PolicyId>),
+/// What the policies say, with the scopes that would help where they deny.
+pub fn evaluate(revision: &Revision, question: &Question<'_>) -> Evaluation {
+    match ask_revision(revision, question) {
+        Evaluation::Denied { by, .. } => {
+            Evaluation::Denied { by, missing_scopes: helpful_scopes(revision, question).into() }
+        }
+        other => other,
+    }
 }
 
-/// Asks the revision.
-pub fn evaluate(revision: &Revision, question: &Question<'_>) -> Evaluation {
+/// The same as [`evaluate`] for a proven key, from memory where the answer cannot have changed.
+pub fn evaluate_remembering(revision: &Revision, live: &LiveKey, question: &Question<'_>) -> Arc<Evaluation> {
+    let steady = question.route.slice(question.principal.kind()).is_some_and(|slice| slice.is_steady);
+    if !steady || question.environment != Some(live.key.environment()) {
+        return Arc::new(evaluate(revision, question));
+    }
+    let number = 2 * question.route.index + usize::from(question.secure);
+    live.memo.get_or(revision.generation(), (number, 2 * revision.route_count()), || evaluate(revision, question))
+}
+
+fn ask_revision(revision: &Revision, question: &Question<'_>) -> Evaluation {
     let Some(slice) = question.route.slice(question.principal.kind()) else {
         // The schema does not let this type of principal make this call at all.
-        return Evaluation::Denied(Vec::new());
+        return denied([].into());
     };
+    if !slice.can_permit && question.principal.kind() == PrincipalKind::Anonymous {
+        // Most APIs have no public routes: a call without credentials is then refused without asking.
+        return denied([].into());
+    }
     let Some(scene) = Scene::of(revision.model(), question) else {
-        return Evaluation::Failed(Vec::new());
+        return Evaluation::Failed([].into());
     };
     let Ok(entities) = Entities::from_entities(scene.entities, None) else {
-        return Evaluation::Failed(Vec::new());
+        return Evaluation::Failed([].into());
     };
     let Some(context) = context(slice, question) else {
-        return Evaluation::Failed(Vec::new());
+        return Evaluation::Failed([].into());
     };
     let Ok(request) = Request::new(scene.principal, question.route.action.clone(), scene.resource, context, None)
     else {
-        return Evaluation::Failed(Vec::new());
+        return Evaluation::Failed([].into());
     };
     ask(slice, &request, &entities, &scene.required)
+}
+
+fn denied(by: Arc<[PolicyId]>) -> Evaluation {
+    Evaluation::Denied { by, missing_scopes: [].into() }
 }
 
 /// Puts the question, after making sure that every entity it turns on is there.
 fn ask(slice: &Slice, request: &Request, entities: &Entities, required: &[EntityUid]) -> Evaluation {
     if required.iter().any(|uid| entities.get(uid).is_none()) {
-        return Evaluation::Failed(Vec::new());
+        return Evaluation::Failed([].into());
     }
     let response = Authorizer::new().is_authorized(request, &slice.policies, entities);
     let diagnostics = response.diagnostics();
@@ -109,24 +128,24 @@ fn ask(slice: &Slice, request: &Request, entities: &Entities, required: &[Entity
     };
     let failed: Vec<PolicyId> = diagnostics.errors().map(policy_of).collect();
     if !failed.is_empty() {
-        return Evaluation::Failed(failed);
+        return Evaluation::Failed(failed.into());
     }
     let mut reasons: Vec<PolicyId> = diagnostics.reason().cloned().collect();
     reasons.sort();
     match response.decision() {
-        Decision::Allow => Evaluation::Permitted(reasons),
+        Decision::Allow => Evaluation::Permitted(reasons.into()),
         Decision::Deny => {
             let forbids =
                 |id: &PolicyId| slice.policies.policy(id).is_some_and(|policy| policy.effect() == Effect::Forbid);
             reasons.retain(forbids);
-            Evaluation::Denied(reasons)
+            denied(reasons.into())
         }
     }
 }
 
 /// The scopes, each of which alone would turn the denial of `question` into a permit. Found by asking
 /// the policies; there is no table.
-pub fn helpful_scopes(revision: &Revision, question: &Question<'_>) -> Vec<Scope> {
+fn helpful_scopes(revision: &Revision, question: &Question<'_>) -> Vec<Scope> {
     let Principal::Key { key, .. } = question.principal else {
         return Vec::new();
     };
@@ -135,7 +154,7 @@ pub fn helpful_scopes(revision: &Revision, question: &Question<'_>) -> Vec<Scope
     }
     let would_help = |scope: &Scope| {
         let principal = Principal::Key { key, also: Some(scope) };
-        matches!(evaluate(revision, &Question { principal, ..*question }), Evaluation::Permitted(_))
+        matches!(ask_revision(revision, &Question { principal, ..*question }), Evaluation::Permitted(_))
     };
     let lacking =
         revision.model().scopes.iter().map(|name| Scope::from(&**name)).filter(|scope| !key.scopes.contains(scope));

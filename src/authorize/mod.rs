@@ -15,8 +15,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use self::credentials::Credentials;
-use self::evaluate::{Evaluation, Principal, Question, evaluate, helpful_scopes};
+use self::evaluate::{Principal, Question, evaluate, evaluate_remembering};
 use self::verdict::{Reason, Verdict};
+use crate::evaluation::Evaluation;
 use crate::key::{EnvironmentId, Kind, Selector, Status};
 use crate::policy::Revision;
 use crate::ring::LiveKey;
@@ -102,8 +103,8 @@ fn refuse(reason: Reason, key: Option<Arc<LiveKey>>, revision: &Arc<Revision>) -
         reason,
         key,
         action: None,
-        policies: Vec::new(),
-        missing_scopes: Vec::new(),
+        policies: Arc::default(),
+        missing_scopes: Arc::default(),
         revision: Arc::clone(revision),
         exposed: None,
     }
@@ -150,10 +151,10 @@ fn authorize_anonymous(call: &Call<'_>, revision: &Arc<Revision>, now: Timestamp
         address: call.address,
         now,
     };
-    let action = Some(found.route.action_name.clone());
+    let action = Some(Arc::clone(&found.route.action_name));
     match evaluate(revision, &question) {
         Evaluation::Permitted(policies) => Verdict { action, policies, ..refuse(Reason::Allowed, None, revision) },
-        Evaluation::Denied(policies) => Verdict { action, policies, ..refused() },
+        Evaluation::Denied { by: policies, .. } => Verdict { action, policies, ..refused() },
         Evaluation::Failed(policies) => Verdict { action, policies, ..refuse(Reason::PolicyError, None, revision) },
     }
 }
@@ -175,15 +176,14 @@ fn authorize_key(call: &Call<'_>, live: Arc<LiveKey>, revision: &Arc<Revision>, 
         address: call.address,
         now,
     };
-    let (reason, policies, missing_scopes) = match evaluate(revision, &question) {
-        Evaluation::Permitted(policies) => (Reason::Allowed, policies, Vec::new()),
-        Evaluation::Failed(policies) => (Reason::PolicyError, policies, Vec::new()),
-        Evaluation::Denied(policies) => {
-            let missing = helpful_scopes(revision, &question);
-            let reason = if missing.is_empty() { Reason::PolicyDenied } else { Reason::ScopeMissing };
-            (reason, policies, missing)
-        }
+    let evaluation = evaluate_remembering(revision, &live, &question);
+    let (reason, policies, missing_scopes) = match &*evaluation {
+        Evaluation::Permitted(by) => (Reason::Allowed, by, None),
+        Evaluation::Failed(by) => (Reason::PolicyError, by, None),
+        Evaluation::Denied { by, missing_scopes } if missing_scopes.is_empty() => (Reason::PolicyDenied, by, None),
+        Evaluation::Denied { by, missing_scopes } => (Reason::ScopeMissing, by, Some(missing_scopes)),
     };
-    let action = Some(found.route.action_name.clone());
+    let (policies, missing_scopes) = (Arc::clone(policies), missing_scopes.map(Arc::clone).unwrap_or_default());
+    let action = Some(Arc::clone(&found.route.action_name));
     Verdict { action, policies, missing_scopes, ..refuse(reason, Some(live), revision) }
 }

@@ -131,11 +131,11 @@ pub struct Verdict {
     /// in which nothing was proven.
     pub key: Option<Arc<LiveKey>>,
     /// The action that the call's route names, once there is one.
-    pub action: Option<Box<str>>,
+    pub action: Option<Arc<str>>,
     /// The policies that decided: those that permit, those that forbid, or those that failed.
-    pub policies: Vec<PolicyId>,
+    pub policies: Arc<[PolicyId]>,
     /// The scopes, one of which would have been enough; for [`Reason::ScopeMissing`] alone.
-    pub missing_scopes: Vec<Scope>,
+    pub missing_scopes: Arc<[Scope]>,
     /// The revision that was asked.
     pub revision: Arc<Revision>,
     /// A secret that this very call exposed: to be marked in the store before the answer is given.

@@ -128,7 +128,7 @@ impl Answer {
             scopes: key.map(|key| key.scopes.to_vec()),
             action: verdict.action.as_deref().map(str::to_owned),
             policies: verdict.policies.iter().map(ToString::to_string).collect(),
-            missing_scopes: verdict.missing_scopes.clone(),
+            missing_scopes: verdict.missing_scopes.to_vec(),
             revision: verdict.revision.digest_text().to_owned(),
             request_id: request_id.as_str().to_owned(),
         }

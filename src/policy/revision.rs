@@ -1,6 +1,7 @@
 //! A bundle, checked whole: schema, policies and routes as one immutable value.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cedar_policy::{Effect, Policy, PolicyId, PolicySet, Schema, SchemaFragment, ValidationMode, Validator};
 use miette::Diagnostic;
@@ -12,6 +13,9 @@ use super::{Bundle, Digest, Model, Problem, Rejection, Route, RouteMatch};
 
 /// Where guarantees live: only forbids, which hold whatever the other files say.
 const GUARANTEES: &str = "policies/guarantees/";
+
+/// Counts revisions. It orders nothing, so no memory ordering is needed.
+static GENERATIONS: AtomicU64 = AtomicU64::new(0);
 
 /// What people see of a policy.
 #[derive(Debug, Clone, Serialize)]
@@ -33,6 +37,7 @@ pub struct PolicyInfo {
 pub struct Revision {
     digest: Digest,
     digest_text: String,
+    generation: u64,
     schema: Schema,
     policies: PolicySet,
     infos: Vec<PolicyInfo>,
@@ -65,7 +70,8 @@ impl Revision {
         let routes = routes::build(&model, &schema, &fragments, &policies).map_err(reject)?;
         let digest = bundle.digest();
         let infos = written.into_iter().map(|written| written.info).collect();
-        Ok(Self { digest, digest_text: digest.to_string(), schema, policies, infos, model, routes })
+        let generation = GENERATIONS.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { digest, digest_text: digest.to_string(), generation, schema, policies, infos, model, routes })
     }
 
     /// Its name: the digest of what it was made of.
@@ -76,6 +82,16 @@ impl Revision {
     /// The digest as text, for headers and JSON.
     pub fn digest_text(&self) -> &str {
         &self.digest_text
+    }
+
+    /// Tells this value from every other revision of this process, one of the same digest included.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// How many routes there are; [`Route::index`] is below it.
+    pub fn route_count(&self) -> usize {
+        self.routes.len()
     }
 
     /// The schema's names for what the daemon knows.

@@ -1,6 +1,7 @@
 //! Routes, made of the schema's `@http("METHOD /path/{id}")` annotations.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use cedar_policy::{Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicySet, Schema, SchemaFragment};
 
@@ -27,11 +28,13 @@ pub struct Route {
     /// The Cedar action.
     pub action: EntityUid,
     /// The action's name without namespace, for people.
-    pub action_name: Box<str>,
+    pub action_name: Arc<str>,
     /// What it is about.
     pub target: Target,
     /// The action and its groups, to go into every entity set.
     pub action_entities: Vec<Entity>,
+    /// Its place among the routes of its revision, from 0.
+    pub index: usize,
     slices: HashMap<PrincipalKind, Slice>,
 }
 
@@ -69,6 +72,11 @@ impl Routes {
             return None;
         }
         Some(RouteMatch { route: self.all.get(*found.value)?, id })
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.all.len()
     }
 
     /// Every route, in the order of their templates.
@@ -122,7 +130,7 @@ pub(super) fn build(
                 }
                 let tree = routes.by_method.entry(route.method.clone()).or_default();
                 match tree.insert(&*route.template, routes.all.len()) {
-                    Ok(()) => routes.all.push(route),
+                    Ok(()) => routes.all.push(Route { index: routes.all.len(), ..route }),
                     Err(error) => problems.push(annotated.problem(
                         format!("the path cannot be told from another one: {error}"),
                         "use the same parameter names in the same places",
@@ -230,6 +238,7 @@ fn route(
         action_name: annotated.name.as_str().into(),
         target,
         action_entities,
+        index: 0,
         slices,
     })
 }

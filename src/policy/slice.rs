@@ -5,7 +5,8 @@
 //! request. The property test in `revision` holds this against the whole set.
 
 use cedar_policy::{
-    ActionConstraint, Entities, EntityTypeName, EntityUid, Policy, PolicySet, PrincipalConstraint, ResourceConstraint,
+    ActionConstraint, Effect, Entities, EntityTypeName, EntityUid, Policy, PolicySet, PrincipalConstraint,
+    ResourceConstraint,
 };
 use serde_json::Value;
 
@@ -16,6 +17,11 @@ pub struct Slice {
     pub policies: PolicySet,
     /// What they may read of the context.
     pub reads_context: ContextUse,
+    /// Whether any of them is a permit: without one, nothing is ever permitted.
+    pub can_permit: bool,
+    /// Whether the evaluation is the same for every item of one environment, and at all times: no policy names an
+    /// item, and none reads more of the context than `secure`.
+    pub is_steady: bool,
 }
 
 /// Which attributes of the context some policy may read. What nobody reads need not be built.
@@ -106,10 +112,15 @@ impl Applies<'_> {
     /// makes it `None`.
     pub fn slice(&self, policies: &PolicySet) -> Option<Slice> {
         let mut slice = Slice::default();
+        let mut names_items = false;
         for policy in policies.policies().filter(|policy| self.may_apply(policy)) {
             slice.reads_context.add_policy(&policy.to_json().ok()?);
+            slice.can_permit |= policy.effect() == Effect::Permit;
+            names_items |= policy.entity_literals().iter().any(|uid| uid.type_name() == self.resource);
             slice.policies.add(policy.clone()).ok()?;
         }
+        let reads_more = ContextUse { secure: false, ..slice.reads_context } != ContextUse::default();
+        slice.is_steady = !names_items && !reads_more;
         Some(slice)
     }
 }
