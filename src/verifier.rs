@@ -107,3 +107,90 @@ impl Verifier {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::{Cost, Kind, Mint, Mode};
+
+    fn metrics() -> Arc<Metrics> {
+        Arc::new(Metrics::new([("allow", "allowed")]).unwrap())
+    }
+
+    fn minted() -> (Mint, Phc) {
+        let mint = Mint::new(Kind::Secret, Mode::Live).unwrap();
+        let phc = mint.secret().hash(Cost { memory_kib: 4 * 1024, iterations: 2, parallelism: 1 }).unwrap();
+        (mint, phc)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn identical_checks_that_arrive_together_share_one_run() {
+        let (metrics, (mint, phc)) = (metrics(), minted());
+        let verifier = Verifier::new(1, 0, Ceiling::default(), Arc::clone(&metrics));
+        let selector = mint.selector();
+        let checks = (0..50).map(|_| verifier.verify(&selector, mint.secret().clone(), &phc)).collect();
+        let answers = all_at_once(checks).await;
+        assert!(answers.iter().all(|answer| *answer == Ok(true)));
+        assert_eq!(metrics.argon2.runs.get(), 1);
+    }
+
+    /// Polls all of them once in order before waiting for any, as connections would.
+    async fn all_at_once<T: Send + 'static>(all: Vec<impl Future<Output = T>>) -> Vec<T> {
+        let mut pinned: Vec<_> = all.into_iter().map(Box::pin).collect();
+        let mut done: Vec<Option<T>> = pinned.iter().map(|_| None).collect();
+        std::future::poll_fn(|context| {
+            for (slot, future) in done.iter_mut().zip(&mut pinned).filter(|(slot, _)| slot.is_none()) {
+                if let std::task::Poll::Ready(value) = future.as_mut().poll(context) {
+                    *slot = Some(value);
+                }
+            }
+            if done.iter().all(Option::is_some) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        })
+        .await;
+        done.into_iter().flatten().collect()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn beyond_the_queue_a_check_is_turned_away_and_says_nothing_about_the_secret() {
+        let metrics = metrics();
+        let verifier = Verifier::new(1, 2, Ceiling::default(), Arc::clone(&metrics));
+        let keys: Vec<_> = (0..10).map(|_| minted()).map(|(mint, phc)| (mint.selector(), mint, phc)).collect();
+        let checks =
+            keys.iter().map(|(selector, mint, phc)| verifier.verify(selector, mint.secret().clone(), phc)).collect();
+        let answers = all_at_once(checks).await;
+        let busy = answers.iter().filter(|answer| **answer == Err(Busy)).count();
+        assert_eq!(busy as u64, metrics.argon2.refused.get());
+        assert!((1..=7).contains(&busy), "{busy} of 10 with 3 places");
+        assert!(answers.iter().all(|answer| *answer != Ok(false)));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_client_that_goes_away_neither_cancels_a_run_nor_frees_its_place() {
+        let metrics = metrics();
+        let verifier = Verifier::new(1, 0, Ceiling::default(), Arc::clone(&metrics));
+        let ((gone, phc), (other, other_phc)) = (minted(), minted());
+        let selector = gone.selector();
+        let mut leaving = Box::pin(verifier.verify(&selector, gone.secret().clone(), &phc));
+        let polled =
+            std::future::poll_fn(|context| std::task::Poll::Ready(leaving.as_mut().poll(context).is_pending()));
+        if polled.await {
+            drop(leaving);
+            let refused = verifier.verify(&other.selector(), other.secret().clone(), &other_phc).await;
+            // Unless the run ended in between, its place is still taken.
+            assert!(refused == Err(Busy) || metrics.argon2.runs.get() >= 1);
+        }
+        assert_eq!(verifier.verify(&gone.selector(), gone.secret().clone(), &phc).await, Ok(true));
+    }
+
+    #[tokio::test]
+    async fn another_secret_is_not_accepted_because_one_is_being_checked() {
+        let verifier = Verifier::new(2, 2, Ceiling::default(), metrics());
+        let ((mint, phc), (other, _)) = (minted(), minted());
+        let selector = mint.selector();
+        let checks = vec![
+            verifier.verify(&selector, mint.secret().clone(), &phc),
+            verifier.verify(&selector, other.secret().clone(), &phc),
+        ];
+        assert_eq!(all_at_once(checks).await, [Ok(true), Ok(false)]);
+    }
+}

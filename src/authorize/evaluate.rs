@@ -259,3 +259,85 @@ fn context(slice: &Slice, question: &Question<'_>) -> Option<Context> {
     }
     Context::from_pairs(pairs).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::{Account, AccountId, KeyId, Mint, Mode, NewKey, Phc, Screen, StoredSecret};
+    use crate::policy::Bundle;
+
+    /// A forbid that turns on each entity in turn: without it, a missing entity would be an allow.
+    const FORBIDS: &str = r#"
+        forbid (principal in DocsApi::Account::"ACCOUNT", action, resource);
+        forbid (principal in DocsApi::Environment::"ACCOUNT/live", action, resource);
+        forbid (principal in DocsApi::Scope::"resources:read", action, resource);
+        forbid (principal, action in DocsApi::Action::"resources:read", resource);
+        forbid (principal, action, resource in DocsApi::Account::"ACCOUNT");
+    "#;
+
+    #[test]
+    fn a_set_that_lacks_an_entity_never_allows() {
+        let now = Timestamp::UNIX_EPOCH;
+        let account = Account::create(AccountId::random().unwrap(), "Vexart", now).unwrap();
+        let mint = Mint::new(Kind::Restricted, Mode::Live).unwrap();
+        let secret =
+            StoredSecret { phc: Phc::none(), screen: Screen::none(), ..StoredSecret::new(&mint, Phc::none(), now) };
+        let new = NewKey {
+            kind: Kind::Restricted,
+            mode: Mode::Live,
+            name: "worker".into(),
+            scopes: vec!["resources:read".into()],
+            addresses: vec![],
+            expires_at: None,
+        };
+        let key = Key::create(&account, new, KeyId::random().unwrap(), secret, now).unwrap();
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let shipped = Bundle::read(&root.join("schemas"), &root.join("policies")).unwrap();
+        let forbids = FORBIDS.replace("ACCOUNT", &account.id.to_string());
+        let mut tried = 0;
+        for forbid in std::iter::once("").chain(forbids.lines()) {
+            let more = ("policies/more.cedar".to_owned(), forbid.to_owned());
+            let files = shipped.files().map(|(path, text)| (path.to_owned(), text.to_owned()));
+            let revision = Revision::build(&Bundle::from_files(files.chain([more]))).unwrap();
+            let found = revision.find_route("GET", "/v1/resources/res_1").unwrap();
+            let question = Question {
+                principal: Principal::Key { key: &key, also: None },
+                route: found.route,
+                item: found.id,
+                environment: Some(key.environment()),
+                secure: true,
+                method: "GET",
+                path: "/v1/resources/res_1",
+                address: None,
+                now,
+            };
+            let slice = question.route.slice(question.principal.kind()).unwrap();
+            let whole = Scene::of(revision.model(), &question).unwrap();
+            assert_eq!(
+                whole.entities.len(),
+                7,
+                "the action and its scope, the key, its scope, environment, account, the item"
+            );
+            let request = Request::new(
+                whole.principal.clone(),
+                question.route.action.clone(),
+                whole.resource.clone(),
+                context(slice, &question).unwrap(),
+                None,
+            )
+            .unwrap();
+            for missing in 0..whole.entities.len() {
+                let mut entities = whole.entities.clone();
+                entities.remove(missing);
+                let entities = Entities::from_entities(entities, None).unwrap();
+                let answer = ask(slice, &request, &entities, &whole.required);
+                assert_eq!(answer, Evaluation::Failed([].into()), "without {}", whole.required[missing]);
+                tried += 1;
+            }
+            let entities = Entities::from_entities(whole.entities, None).unwrap();
+            let allowed = matches!(ask(slice, &request, &entities, &whole.required), Evaluation::Permitted(_));
+            assert_eq!(allowed, forbid.trim().is_empty());
+        }
+        assert!(tried > 40);
+    }
+}

@@ -187,3 +187,6 @@ fn authorize_key(call: &Call<'_>, live: Arc<LiveKey>, revision: &Arc<Revision>, 
     let action = Some(Arc::clone(&found.route.action_name));
     Verdict { action, policies, missing_scopes, ..refuse(reason, Some(live), revision) }
 }
+
+#[cfg(test)]
+mod tests;
