@@ -11,7 +11,7 @@ use std::sync::Arc;
 use papaya::HashMap;
 
 use crate::evaluation::Memo;
-use crate::key::{Account, AccountId, Glance, Key, KeyId, Remembered, Secret, Selector, Token};
+use crate::key::{Account, AccountId, Glance, Key, KeyId, Remembered, Scope, Secret, Selector, Token};
 
 /// A key's record with what memory adds to it.
 pub struct LiveKey {
@@ -82,6 +82,8 @@ pub struct Ring {
     accounts: HashMap<AccountId, Arc<Account>>,
     keys: HashMap<KeyId, Arc<LiveKey>>,
     selectors: HashMap<Selector, Arc<LiveKey>>,
+    /// Every list of scopes that some key has or had: many keys share a few.
+    scopes: HashMap<Arc<[Scope]>, ()>,
 }
 
 impl Ring {
@@ -101,7 +103,18 @@ impl Ring {
         }
     }
 
-    fn apply_key(&self, key: Key, version: u64) {
+    /// The list that equal ones share.
+    fn shared(&self, scopes: &Arc<[Scope]>) -> Arc<[Scope]> {
+        let shared = self.scopes.pin();
+        let (held, ()) = shared.get_key_value(scopes).unwrap_or_else(|| {
+            shared.insert(Arc::clone(scopes), ());
+            (scopes, &())
+        });
+        Arc::clone(held)
+    }
+
+    fn apply_key(&self, mut key: Key, version: u64) {
+        key.scopes = self.shared(&key.scopes);
         let keys = self.keys.pin();
         let id = key.id;
         let before = keys.get(&id).cloned();

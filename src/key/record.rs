@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
@@ -202,8 +203,8 @@ pub struct Key {
     /// What people call it.
     pub name: Box<str>,
     /// What a restricted key was granted; empty for other kinds.
-    #[serde(default, skip_serializing_if = "<[Scope]>::is_empty")]
-    pub scopes: Box<[Scope]>,
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub scopes: Arc<[Scope]>,
     /// Where it may be used from; empty means anywhere.
     #[serde(default, skip_serializing_if = "<[IpNet]>::is_empty")]
     pub addresses: Box<[IpNet]>,
@@ -259,6 +260,10 @@ pub enum KeyError {
     /// A revoked key stays revoked.
     #[error("the key is revoked, which is final; create a new key")]
     Revoked,
+}
+
+fn is_empty(scopes: &Arc<[Scope]>) -> bool {
+    scopes.is_empty()
 }
 
 /// Whether a name can be shown anywhere: 1 to 200 characters, none of them a control character.

@@ -11,11 +11,12 @@
 use std::fmt;
 use std::sync::OnceLock;
 
-use argon2::{Algorithm, Argon2, Params, PasswordHash, PasswordHasher, PasswordVerifier, Version};
+use argon2::{Algorithm, Argon2, Params, PasswordHash, PasswordVerifier, Version};
+use base64ct::{Base64Unpadded, Encoding};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::{Selector, Token};
 
@@ -45,7 +46,7 @@ impl Secret {
     pub fn bound_digest(&self, selector: &Selector, phc: &Phc) -> [u8; 32] {
         // The secret and the selector have fixed lengths, so that the parts cannot run into each other.
         let bound = Sha256::new().chain_update(self.0).chain_update(selector.as_bytes());
-        bound.chain_update(phc.0.as_bytes()).finalize().into()
+        bound.chain_update(String::from(phc.clone())).finalize().into()
     }
 
     /// The screen to store beside the hash.
@@ -58,14 +59,12 @@ impl Secret {
     /// # Errors
     /// [`HashError`] when the costs are out of Argon2's range or there are no random bytes for a salt.
     pub fn hash(&self, cost: Cost) -> Result<Phc, HashError> {
-        let params = Params::new(cost.memory_kib, cost.iterations, cost.parallelism, None)
-            .map_err(|error| HashError::Cost(error.to_string()))?;
-        let mut salt = [0_u8; 16];
+        let (mut salt, mut hash) = ([0; 16], [0; 32]);
         getrandom::fill(&mut salt)?;
-        let hash = Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-            .hash_password_with_salt(&self.0, &salt)
+        Argon2::new(Algorithm::Argon2id, Version::V0x13, cost.params()?)
+            .hash_password_into(&self.0, &salt, &mut hash)
             .map_err(|error| HashError::Cost(error.to_string()))?;
-        Ok(Phc(hash.to_string().into_boxed_str()))
+        Ok(Phc(Form::Packed { cost, salt, hash }))
     }
 }
 
@@ -86,6 +85,13 @@ pub struct Cost {
     pub parallelism: u32,
 }
 
+impl Cost {
+    fn params(self) -> Result<Params, HashError> {
+        Params::new(self.memory_kib, self.iterations, self.parallelism, None)
+            .map_err(|error| HashError::Cost(error.to_string()))
+    }
+}
+
 impl Default for Cost {
     /// Under a millisecond: enough, since a secret is 190 random bits.
     fn default() -> Self {
@@ -97,6 +103,17 @@ impl Default for Cost {
 /// whoever can write one could make the daemon allocate gigabytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ceiling(pub Cost);
+
+impl Ceiling {
+    /// The same parameters, when they are not above this.
+    fn admit(self, params: Params) -> Result<Params, HashError> {
+        let Self(most) = self;
+        let above = params.m_cost() > most.memory_kib
+            || params.t_cost() > most.iterations
+            || params.p_cost() > most.parallelism;
+        if above { Err(HashError::AboveCeiling) } else { Ok(params) }
+    }
+}
 
 impl Default for Ceiling {
     fn default() -> Self {
@@ -121,15 +138,24 @@ pub enum HashError {
     Random(#[from] getrandom::Error),
 }
 
-/// An Argon2id hash in the PHC string format. Not a secret, and never shown all the same.
+/// An Argon2id hash: in the PHC string format in records, packed in memory, where there are many. Not a secret,
+/// and never shown all the same.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Phc(Box<str>);
+#[serde(into = "String", from = "String")]
+pub struct Phc(Form);
+
+#[derive(Clone, PartialEq, Eq)]
+enum Form {
+    /// As we make them: version 1.3, 16 bytes of salt, 32 bytes of hash.
+    Packed { cost: Cost, salt: [u8; 16], hash: [u8; 32] },
+    /// Any other text, of which some can be checked.
+    Text(Box<str>),
+}
 
 impl Phc {
     /// A hash that accepts no secret: for a key that is only ever reasoned about.
     pub fn none() -> Self {
-        Self("".into())
+        Self(Form::Text("".into()))
     }
 
     /// Whether this secret is the one that was hashed. Slow by design: off the runtime.
@@ -137,17 +163,56 @@ impl Phc {
     /// # Errors
     /// [`HashError`] when the hash is not an Argon2id one or asks for more than the ceiling: both mean a deny.
     pub fn verify(&self, secret: &Secret, ceiling: Ceiling) -> Result<bool, HashError> {
-        let hash = PasswordHash::new(&self.0).map_err(|_| HashError::Unreadable)?;
-        let params = Params::try_from(&hash).map_err(|_| HashError::Unreadable)?;
-        let Ceiling(most) = ceiling;
-        if params.m_cost() > most.memory_kib || params.t_cost() > most.iterations || params.p_cost() > most.parallelism
-        {
-            return Err(HashError::AboveCeiling);
+        match &self.0 {
+            Form::Packed { cost, salt, hash } => {
+                let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, ceiling.admit(cost.params()?)?);
+                let mut found = Zeroizing::new([0; 32]);
+                let hashed = argon2.hash_password_into(&secret.0, salt, found.as_mut_slice());
+                hashed.map_err(|error| HashError::Cost(error.to_string()))?;
+                Ok(found.ct_eq(hash).into())
+            }
+            Form::Text(text) => {
+                let phc = PasswordHash::new(text).map_err(|_| HashError::Unreadable)?;
+                let params = ceiling.admit(Params::try_from(&phc).map_err(|_| HashError::Unreadable)?)?;
+                if phc.algorithm != Algorithm::Argon2id.ident() || phc.salt.is_none() || phc.hash.is_none() {
+                    return Err(HashError::Unreadable);
+                }
+                Ok(Argon2::from(params).verify_password(&secret.0, &phc).is_ok())
+            }
         }
-        if hash.algorithm != Algorithm::Argon2id.ident() || hash.salt.is_none() || hash.hash.is_none() {
-            return Err(HashError::Unreadable);
-        }
-        Ok(Argon2::from(params).verify_password(&secret.0, &hash).is_ok())
+    }
+}
+
+/// The packed form of a PHC string, when it is one of ours.
+fn packed(text: &str) -> Option<Form> {
+    let phc = PasswordHash::new(text).ok()?;
+    let params = Params::try_from(&phc).ok()?;
+    let cost = Cost { memory_kib: params.m_cost(), iterations: params.t_cost(), parallelism: params.p_cost() };
+    let salt = phc.salt?.as_ref().try_into().ok()?;
+    let hash = phc.hash?.as_bytes().try_into().ok()?;
+    let form = Form::Packed { cost, salt, hash };
+    // Whatever the packed form would lose (an unknown parameter, another version) keeps its text.
+    (String::from(Phc(form.clone())) == text).then_some(form)
+}
+
+impl From<String> for Phc {
+    fn from(text: String) -> Self {
+        Self(packed(&text).unwrap_or_else(|| Form::Text(text.into_boxed_str())))
+    }
+}
+
+impl From<Phc> for String {
+    fn from(phc: Phc) -> Self {
+        let Form::Packed { cost, salt, hash } = phc.0 else {
+            let Form::Text(text) = phc.0 else { return Self::new() };
+            return text.into_string();
+        };
+        let Cost { memory_kib, iterations, parallelism } = cost;
+        let mut buffer = [0; 43];
+        let mut base64 =
+            |bytes: &[u8]| Base64Unpadded::encode(bytes, &mut buffer).map(str::to_owned).unwrap_or_default();
+        let (salt, hash) = (base64(&salt), base64(&hash));
+        format!("$argon2id$v=19$m={memory_kib},t={iterations},p={parallelism}${salt}${hash}")
     }
 }
 
@@ -182,9 +247,9 @@ impl fmt::Debug for Screen {
 
 /// What is remembered in memory of a secret that Argon2 has accepted; empty until then.
 ///
-/// The cell is written at most once and read without a lock.
+/// The cell is written at most once and read without a lock. Boxed, because most keys of many are never used.
 #[derive(Default, Clone)]
-pub struct Remembered(OnceLock<[u8; 32]>);
+pub struct Remembered(OnceLock<Box<[u8; 32]>>);
 
 /// What can be said of a presented secret without Argon2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,14 +267,14 @@ impl Remembered {
     pub fn glance(&self, token: &Token<'_>, screen: Screen) -> Glance {
         let digest = Secret::digest(token.secret);
         if let Some(known) = self.0.get() {
-            return if bool::from(known.ct_eq(&digest)) { Glance::Proven } else { Glance::Wrong };
+            return if bool::from(known.as_slice().ct_eq(&digest)) { Glance::Proven } else { Glance::Wrong };
         }
         if bool::from(Screen::of(&digest).0.ct_eq(&screen.0)) { Glance::Unproven } else { Glance::Wrong }
     }
 
     /// Remembers a secret that Argon2 has just accepted for this very hash.
     pub fn remember(&self, secret: &Secret) {
-        let _ = self.0.set(Secret::digest(&secret.0));
+        let _ = self.0.set(Box::new(Secret::digest(&secret.0)));
     }
 }
 
@@ -232,7 +297,9 @@ mod tests {
     fn a_hash_accepts_its_own_secret_and_no_other() {
         let (mine, other) = (mint(), mint());
         let phc = mine.secret().hash(Cost::default()).unwrap();
-        assert!(phc.0.starts_with("$argon2id$v=19$"));
+        let text = String::from(phc.clone());
+        assert!(text.starts_with("$argon2id$v=19$m=512,t=1,p=1$"));
+        assert!(Phc::from(text) == phc);
         assert!(phc.verify(mine.secret(), Ceiling::default()).unwrap());
         assert!(!phc.verify(other.secret(), Ceiling::default()).unwrap());
     }
@@ -241,7 +308,7 @@ mod tests {
     fn a_stored_hash_above_the_ceiling_is_refused_before_any_memory_is_taken() {
         let salt_and_hash = "c29tZXNhbHRzb21lc2FsdA$RdescudvJCsgt3ub+b4dWRWJTmaaJObGRdescudvJCs";
         for costs in ["m=4194304,t=1,p=1", "m=512,t=1000000,p=1", "m=512,t=1,p=64"] {
-            let phc = Phc(format!("$argon2id$v=19${costs}${salt_and_hash}").into());
+            let phc = Phc::from(format!("$argon2id$v=19${costs}${salt_and_hash}"));
             let error = phc.verify(mint().secret(), Ceiling::default()).unwrap_err();
             assert!(matches!(error, HashError::AboveCeiling), "{costs}: {error}");
         }
@@ -251,7 +318,7 @@ mod tests {
             "$argon2i$v=19$m=512,t=1,p=1$c29tZXNhbHRzb21lc2FsdA$RdescudvJCs",
             "$argon2id$v=19$m=512,t=1,p=1",
         ] {
-            assert!(Phc(text.into()).verify(mint().secret(), Ceiling::default()).is_err(), "{text}");
+            assert!(Phc::from(text.to_owned()).verify(mint().secret(), Ceiling::default()).is_err(), "{text}");
         }
     }
 
