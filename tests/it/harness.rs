@@ -215,12 +215,12 @@ impl Demo {
         }
     }
 
-    /// The value of a metric's line, which is given whole up to the value; 0 when it is not there.
-    pub async fn metric(&self, line: &str) -> f64 {
+    /// The value of a counter's line, which is given whole up to the value; 0 when it is not there.
+    pub async fn metric(&self, line: &str) -> u64 {
         let url = format!("{}/metrics", self.get("ADMIN_URL"));
         let text = self.client.get(url).send().await.unwrap().text().await.unwrap();
         let value = text.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok());
-        value.unwrap_or(0.0)
+        value.unwrap_or(0)
     }
 
     /// Stops it and starts it again on the same data.
@@ -230,6 +230,62 @@ impl Demo {
         assert!(status.success(), "{output}");
         Self::start_in(folder, arguments)
     }
+}
+
+/// A running `keyward serve` in a folder that `keyward init` made, with one account.
+pub struct Serve {
+    pub process: Process,
+    pub folder: std::sync::Arc<tempfile::TempDir>,
+    pub decision: String,
+    pub admin: String,
+    /// The account's tokens: publishable and secret, live, then test.
+    pub tokens: Vec<String>,
+}
+
+impl Serve {
+    /// With these lines of configuration in place of the shipped ones: each `(section, line)`.
+    pub fn with(settings: &[&str]) -> Self {
+        let folder = std::sync::Arc::new(tempfile::tempdir().unwrap());
+        let (code, _, error) = keyward(&["init", "."], folder.path());
+        assert_eq!(code, 0, "{error}");
+        configure(folder.path(), settings);
+        let (code, output, error) = keyward(&["accounts", "create", "Vexart"], folder.path());
+        assert_eq!(code, 0, "{error}");
+        let is_token = |word: &&str| ["pk_", "sk_"].iter().any(|prefix| word.starts_with(prefix));
+        let tokens = output.split_whitespace().filter(is_token).map(str::to_owned).collect();
+        Self::start_in(folder, tokens)
+    }
+
+    /// On a folder that is ready.
+    pub fn start_in(folder: std::sync::Arc<tempfile::TempDir>, tokens: Vec<String>) -> Self {
+        let config = folder.path().join("keyward.toml");
+        let mut process = Process::start(&["serve", "--config", config.to_str().unwrap()], &[]);
+        let line: Value = serde_json::from_str(&process.wait_for("\"serving\"")).unwrap();
+        let url = |name: &str| format!("http://{}", line[name].as_str().unwrap());
+        Self { decision: url("decision"), admin: url("admin"), process, folder, tokens }
+    }
+
+    /// A forward-auth question without any header.
+    pub fn bare_forward(&self) -> RequestBuilder {
+        client().get(format!("{}/v1/forward-auth", self.decision))
+    }
+}
+
+/// Replaces lines of `keyward.toml`: `section.key = value` each; ports are free ones, the log is JSON.
+pub fn configure(folder: &Path, settings: &[&str]) {
+    let path = folder.join("keyward.toml");
+    let mut config: toml::Table = fs::read_to_string(&path).unwrap().parse().unwrap();
+    let always = ["decision.addr = \"127.0.0.1:0\"", "admin.addr = \"127.0.0.1:0\"", "log.format = \"json\""];
+    for setting in always.iter().chain(settings) {
+        let given: toml::Table = setting.parse().unwrap();
+        for (section, value) in given {
+            match (config.get_mut(&section), value) {
+                (Some(toml::Value::Table(held)), toml::Value::Table(more)) => held.extend(more),
+                (_, value) => drop(config.insert(section, value)),
+            }
+        }
+    }
+    fs::write(path, config.to_string()).unwrap();
 }
 
 /// A client that keeps connections and heeds no proxy of the environment.
