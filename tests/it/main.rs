@@ -13,4 +13,5 @@ mod connections;
 mod demo;
 #[allow(dead_code, reason = "helpers that some test files use, now or later")]
 mod harness;
+mod reload;
 mod security;

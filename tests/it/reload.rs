@@ -1,0 +1,244 @@
+//! Saved edits come into force at once, or are refused and change nothing, however they are saved.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::Value;
+
+use crate::harness::{Demo, Process, Serve, configure, keyward, verdict};
+
+/// A policy that forbids one resource, so that it is in force when that one is forbidden. It contradicts no example.
+fn stop(item: &str) -> String {
+    format!("@id(\"stop-{item}\")\nforbid (principal, action, resource == DocsApi::Resource::\"{item}\");\n")
+}
+
+fn has_policy(report: &Value, name: &str) -> bool {
+    report["policies"].as_array().unwrap().iter().any(|policy| policy["name"] == name)
+}
+
+/// Waits until the policy is in force, and makes sure that it decides.
+async fn in_force(demo: &Demo, item: &str) {
+    let name = format!("stop-{item}");
+    demo.until_report(|report| has_policy(report, &name)).await;
+    assert_eq!(demo.reason("SK_LIVE", &format!("/v1/resources/{item}")).await, "policy_denied");
+    assert_eq!(demo.reason("SK_LIVE", "/v1/resources/other").await, "allowed");
+}
+
+#[tokio::test]
+async fn an_edit_is_noticed_however_it_is_saved() {
+    let demo = Demo::start();
+    let file = demo.policies().join("stop.cedar");
+    fs::write(&file, stop("a")).unwrap();
+    in_force(&demo, "a").await;
+    // Editors write a new file and rename it over the old one, again and again.
+    for item in ["b", "c"] {
+        let new = demo.policies().join(".stop.cedar.swp");
+        fs::write(&new, stop(item)).unwrap();
+        fs::rename(&new, &file).unwrap();
+        in_force(&demo, item).await;
+    }
+    fs::remove_file(&file).unwrap();
+    demo.until_report(|report| !has_policy(report, "stop-c")).await;
+    assert_eq!(demo.reason("SK_LIVE", "/v1/resources/c").await, "allowed");
+}
+
+#[tokio::test]
+async fn a_folder_that_is_deleted_keeps_the_last_good_revision_and_is_found_again() {
+    let demo = Demo::start();
+    let (policies, aside) = (demo.policies(), demo.policies().with_file_name("aside"));
+    for round in 0..2 {
+        fs::rename(&policies, &aside).unwrap();
+        demo.until_report(|report| !report["refused"].is_null()).await;
+        assert_eq!(demo.reason("SK_LIVE", "/v1/resources").await, "allowed", "{round}");
+        fs::create_dir(&policies).unwrap();
+        copy(&aside, &policies);
+        demo.until_report(|report| report["refused"].is_null()).await;
+        fs::remove_dir_all(&aside).unwrap();
+        let item = format!("again{round}");
+        fs::write(policies.join("stop.cedar"), stop(&item)).unwrap();
+        in_force(&demo, &item).await;
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            fs::create_dir_all(&target).unwrap();
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_kubernetes_swap_of_the_data_link_is_one_edit() {
+    let demo = Demo::start();
+    let policies = demo.policies();
+    let version = |name: &str, item: &str| {
+        let folder = policies.join(name);
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("stop.cedar"), stop(item)).unwrap();
+    };
+    let point = |name: &str| {
+        std::os::unix::fs::symlink(name, policies.join("..data_tmp")).unwrap();
+        fs::rename(policies.join("..data_tmp"), policies.join("..data")).unwrap();
+    };
+    version("..2026_01", "a");
+    point("..2026_01");
+    std::os::unix::fs::symlink("..data/stop.cedar", policies.join("stop.cedar")).unwrap();
+    in_force(&demo, "a").await;
+    for (name, before, item) in [("..2026_02", "..2026_01", "b"), ("..2026_03", "..2026_02", "c")] {
+        version(name, item);
+        point(name);
+        fs::remove_dir_all(policies.join(before)).unwrap();
+        in_force(&demo, item).await;
+    }
+}
+
+#[tokio::test]
+async fn a_burst_of_500_writes_is_one_activation() {
+    let demo = Demo::start();
+    let before = demo.report().await["reloads_ok"].as_u64().unwrap();
+    for write in 0..500 {
+        fs::write(demo.policies().join("stop.cedar"), stop(&format!("burst{write}"))).unwrap();
+    }
+    in_force(&demo, "burst499").await;
+    let after = demo.report().await["reloads_ok"].as_u64().unwrap();
+    // Were the writes to pause for longer than the debounce on a busy machine, that would be a second one.
+    assert!(after - before <= 2, "{} activations", after - before);
+}
+
+#[tokio::test]
+async fn sighup_reads_the_files_again() {
+    let demo = Demo::start();
+    fs::write(demo.policies().join("stop.cedar"), stop("hup")).unwrap();
+    demo.process.signal(rustix::process::Signal::HUP);
+    in_force(&demo, "hup").await;
+}
+
+#[tokio::test]
+async fn a_refused_edit_changes_nothing_is_shown_everywhere_and_is_mended_by_the_next_good_save() {
+    let mut demo = Demo::start();
+    let file = demo.policies().join("stop.cedar");
+    let deep = |count: usize| {
+        format!("permit (principal, action, resource) when {{ {}true{} }};", "(".repeat(count), ")".repeat(count))
+    };
+    let chain =
+        |count: usize| format!("permit (principal, action, resource) when {{ {}true }};", "true && ".repeat(count));
+    let failing_example = "forbid (principal, action == DocsApi::Action::\"listResources\", resource);";
+    let edits: Vec<(&str, Vec<u8>, &str)> = vec![
+        ("syntax", "permit (principal, action resource);".into(), "stop.cedar:1:27"),
+        ("unknown type", "permit (principal is DocsApi::Robot, action, resource);".into(), "Robot"),
+        ("150 deep", deep(150).into(), "nested"),
+        ("5,000 deep", deep(5_000).into(), "nested"),
+        ("100,000 deep", deep(100_000).into(), "nested"),
+        ("100,000 long", chain(100_000).into(), "operators"),
+        ("half-written", "@id(\"x\") permit (princi".into(), "stop.cedar:1:"),
+        ("no UTF-8", b"// \xff\xfe".to_vec(), "UTF-8"),
+        ("50 MB", vec![b' '; 50 << 20], "1 MiB"),
+        ("an example fails", failing_example.into(), "policies/tests/docs-api.toml:"),
+        ("duplicate id", "@id(\"secret-full-access\") permit (principal, action, resource);".into(), "two policies"),
+    ];
+    for (number, (what, bytes, reason)) in edits.into_iter().enumerate() {
+        let active = demo.report().await["active"]["digest"].clone();
+        fs::write(&file, bytes).unwrap();
+        let report = demo
+            .until_report(|report| report["refused"]["diagnostics"].as_str().is_some_and(|text| text.contains(reason)))
+            .await;
+        assert_eq!(report["active"]["digest"], active, "{what}");
+        assert!(report["refused"]["since"].is_string(), "{what}");
+        assert_eq!(demo.reason("SK_LIVE", "/v1/resources").await, "allowed", "{what}");
+        assert!(demo.process.is_alive(), "{what}");
+        assert!(demo.metric("keyward_reloads_total{result=\"refused\"}").await > number as u64, "{what}");
+        fs::write(&file, stop(&format!("mended{number}"))).unwrap();
+        in_force(&demo, &format!("mended{number}")).await;
+        assert!(demo.report().await["refused"].is_null(), "{what}");
+    }
+    let output = demo.process.output();
+    assert!(output.contains("the files on disk are refused") && output.contains("stop.cedar:1:27"), "{output}");
+}
+
+#[tokio::test]
+async fn reloads_under_load_give_not_one_wrong_answer() {
+    let demo = Demo::start();
+    let ended = AtomicBool::new(false);
+    let call = async |token, method, path, expected| {
+        let mut calls = 0;
+        while !ended.load(Ordering::Relaxed) && calls < 200_000 {
+            let (status, reason) = verdict(demo.forward(token, method, path)).await;
+            assert_eq!(status, expected, "{token} {method} {path}: {reason}");
+            calls += 1;
+        }
+        assert!(calls > 0);
+    };
+    let edit = async {
+        let file = demo.policies().join("stop.cedar");
+        for edit in 0..10 {
+            fs::write(&file, stop(&format!("load{edit}"))).unwrap();
+            in_force(&demo, &format!("load{edit}")).await;
+            fs::write(&file, "permit (").unwrap();
+            demo.until_report(|report| !report["refused"].is_null()).await;
+        }
+        ended.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(
+        edit,
+        call("SK_LIVE", "GET", "/v1/resources", 200),
+        call("RK_LIVE", "POST", "/v1/resources", 403),
+        call("PK_TEST", "GET", "/v1/resources/r", 200),
+    );
+}
+
+#[tokio::test]
+async fn a_restart_onto_broken_files_serves_the_last_good_revision_and_says_so() {
+    let demo = Demo::start();
+    fs::write(demo.policies().join("stop.cedar"), stop("kept")).unwrap();
+    in_force(&demo, "kept").await;
+    fs::write(demo.policies().join("stop.cedar"), "permit (").unwrap();
+    demo.until_report(|report| !report["refused"].is_null()).await;
+    let mut demo = demo.restart(&[]);
+    let report = demo.report().await;
+    assert_eq!(report["active"]["source"], "store");
+    assert!(report["refused"]["diagnostics"].as_str().unwrap().contains("stop.cedar:1:"));
+    assert_eq!(demo.reason("SK_LIVE", "/v1/resources/kept").await, "policy_denied");
+    assert!(demo.process.output().contains("the last good revision is served"));
+    fs::write(demo.policies().join("stop.cedar"), stop("mended")).unwrap();
+    in_force(&demo, "mended").await;
+    assert_eq!(demo.report().await["active"]["source"], "files");
+}
+
+#[test]
+fn only_a_first_start_without_any_good_revision_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(keyward(&["init", "."], folder.path()).0, 0);
+    configure(folder.path(), &[]);
+    fs::write(folder.path().join("policies/docs-api.cedar"), "permit (").unwrap();
+    let config = folder.path().join("keyward.toml");
+    let (status, output) = Process::start(&["serve", "--config", config.to_str().unwrap()], &[]).wait();
+    assert_eq!(status.code(), Some(1), "{output}");
+    assert!(output.contains("docs-api.cedar:1:") && output.contains("no earlier good revision"), "{output}");
+}
+
+#[tokio::test]
+async fn a_file_system_without_events_is_looked_at_by_polling() {
+    // The watcher fails to be set on folders that are not there yet; the poll finds what comes later.
+    let serve = Serve::with(&["reload.poll_secs = 1"]);
+    let policies = serve.folder.path().join("policies");
+    let elsewhere = serve.folder.path().join("mounted");
+    fs::rename(&policies, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &policies).unwrap();
+    fs::write(elsewhere.join("stop.cedar"), stop("polled")).unwrap();
+    let client = crate::harness::client();
+    for _ in 0..3_000 {
+        let report: Value =
+            client.get(format!("{}/v1/policies", serve.admin)).send().await.unwrap().json().await.unwrap();
+        if has_policy(&report, "stop-polled") {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    panic!("never noticed");
+}
