@@ -119,7 +119,6 @@ pub(super) fn build(
         .ok_or_else(|| vec![Problem::in_file("policies", "a policy cannot be described as JSON")])?;
     let mut routes = Routes::default();
     let mut problems = Vec::new();
-    let mut told = HashSet::new();
     let mut taken: BTreeMap<(String, String), String> = BTreeMap::new();
     for annotated in annotations(model, fragments) {
         match route(model, schema, &actions, &mut slicer, &annotated) {
@@ -141,10 +140,13 @@ pub(super) fn build(
                     )),
                 }
             }
-            // What several actions have in common is told once.
-            Err(found) => problems.extend(found.into_iter().filter(|problem| told.insert(problem.message.clone()))),
+            Err(found) => problems.extend(found),
         }
     }
+    // What several actions have in common is told once, at the first of them.
+    let mut told = HashSet::new();
+    problems.sort_by_key(|problem| problem.line);
+    problems.retain(|problem| told.insert(problem.message.clone()));
     if routes.all.is_empty() && problems.is_empty() {
         problems.push(Problem::in_file("schemas", "no action has an @http annotation, so there is no route"));
     }
