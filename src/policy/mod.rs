@@ -12,6 +12,8 @@ mod revision;
 mod routes;
 mod scan;
 mod slice;
+#[cfg(test)]
+mod tests;
 
 pub use bundle::{Bundle, Digest};
 pub use model::{Model, PrincipalKind};

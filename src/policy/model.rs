@@ -3,11 +3,10 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::str::FromStr;
 
-use cedar_policy::{
-    Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression, Schema, SchemaFragment,
-};
+use cedar_policy::{Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression, Schema};
 
 use super::Problem;
+use super::revision::{Fragment, mention};
 use crate::key::Kind;
 
 /// The namespace of the management API, which is not the API's.
@@ -75,13 +74,21 @@ impl Model {
     ///
     /// # Errors
     /// One problem for each entity type, attribute, membership or action group that is missing.
-    pub(super) fn of(schema: &Schema, fragments: &[(&str, SchemaFragment)]) -> Result<Self, Vec<Problem>> {
+    pub(super) fn of(schema: &Schema, fragments: &[Fragment<'_>]) -> Result<Self, Vec<Problem>> {
         let namespace = api_namespace(fragments)?;
-        let schemas = || fragments.iter().map(|(file, _)| *file).next().unwrap_or("schemas");
-        let missing = |what: String, add: &str| Problem {
-            help: Some(format!("add `{add}`")),
-            ..Problem::in_file(schemas(), format!("namespace {namespace}: {what}"))
+        // Where it would be mended: the declaration that does not fit, else the namespace that lacks it.
+        let problem = |word: &str, what: String, help: &str| {
+            let what = format!("namespace {namespace}: {what}");
+            let place = |keyword: &str, name: &str| {
+                let mut places = fragments.iter().map(|(file, text, _)| (file, text, mention(text, keyword, name)));
+                places.find_map(|(file, text, span)| Some((file, text, span?)))
+            };
+            match place("entity", word).or_else(|| place("namespace", &namespace)) {
+                Some((file, text, span)) => Problem::at(file, text, span, what, help),
+                None => Problem { help: Some(help.to_owned()), ..Problem::in_file("schemas", what) },
+            }
         };
+        let missing = |what: String, add: &str| problem(&namespace, what, &format!("add `{add}`"));
         let name = |word: &str| EntityTypeName::from_str(&format!("{namespace}::{word}")).ok();
         let known: HashSet<&EntityTypeName> = schema.entity_types().collect();
         let mut problems: Vec<Problem> = DECLARATIONS
@@ -107,9 +114,10 @@ impl Model {
             namespace: namespace.clone(),
         };
         if model.scopes.is_empty() {
-            problems.push(missing(
+            problems.push(problem(
+                "Scope",
                 "the entity type Scope names no scopes".into(),
-                "entity Scope enum [\"resources:read\"];",
+                "declare it as `entity Scope enum [\"resources:read\"];`",
             ));
         }
         let groups: HashSet<&EntityUid> = schema.actions().collect();
@@ -117,16 +125,15 @@ impl Model {
             let group = EntityUid::from_str(&format!("{namespace}::Action::{scope:?}"));
             if !group.is_ok_and(|group| groups.contains(&group)) {
                 let what = format!("the scope {scope:?} has no action group of the same name");
-                problems.push(missing(what, &format!("action {scope:?};")));
+                problems.push(problem(&format!("{scope:?}"), what, &format!("add `action {scope:?};`")));
             }
         }
         for (word, entity) in model.samples() {
             if let Err(error) = entity.and_then(|entity| validated(entity, schema)) {
                 let declaration =
                     DECLARATIONS.iter().find(|(name, _)| *name == word).map_or("", |(_, declaration)| declaration);
-                let mut problem = missing(format!("the entity type {word} does not fit: {error}"), "");
-                problem.help = Some(format!("declare it as `{declaration}`"));
-                problems.push(problem);
+                let what = format!("the entity type {word} does not fit: {error}");
+                problems.push(problem(word, what, &format!("declare it as `{declaration}`")));
             }
         }
         if problems.is_empty() { Ok(model) } else { Err(problems) }
@@ -194,7 +201,7 @@ fn validated(entity: Entity, schema: &Schema) -> Result<(), String> {
 }
 
 /// Whether a route's action takes the context that the daemon builds, with and without an address.
-pub(super) fn context_fits(action: &EntityUid, schema: &Schema) -> Result<(), String> {
+pub(super) fn context_fits(action: &EntityUid, schema: &Schema) -> Result<(), ()> {
     let always = || {
         vec![
             ("secure".to_owned(), RestrictedExpression::new_bool(true)),
@@ -206,8 +213,8 @@ pub(super) fn context_fits(action: &EntityUid, schema: &Schema) -> Result<(), St
     let with_address =
         always().into_iter().chain([("ip".to_owned(), RestrictedExpression::new_ip("192.0.2.1"))]).collect();
     for pairs in [always(), with_address] {
-        let context = Context::from_pairs(pairs).map_err(|error| chain(&error))?;
-        context.validate(schema, action).map_err(|error| chain(&error))?;
+        let context = Context::from_pairs(pairs).map_err(drop)?;
+        context.validate(schema, action).map_err(drop)?;
     }
     Ok(())
 }
@@ -226,10 +233,10 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn api_namespace(fragments: &[(&str, SchemaFragment)]) -> Result<String, Vec<Problem>> {
+fn api_namespace(fragments: &[Fragment<'_>]) -> Result<String, Vec<Problem>> {
     let namespaces: BTreeSet<String> = fragments
         .iter()
-        .flat_map(|(_, fragment)| fragment.namespaces().flatten())
+        .flat_map(|(_, _, fragment)| fragment.namespaces().flatten())
         .map(|namespace| namespace.to_string())
         .filter(|namespace| namespace != MANAGEMENT)
         .collect();
@@ -248,9 +255,9 @@ fn api_namespace(fragments: &[(&str, SchemaFragment)]) -> Result<String, Vec<Pro
 }
 
 /// The names of an enumerated entity type.
-fn enum_names(fragments: &[(&str, SchemaFragment)], namespace: &str, word: &str) -> BTreeSet<String> {
+fn enum_names(fragments: &[Fragment<'_>], namespace: &str, word: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    for (_, fragment) in fragments {
+    for (_, _, fragment) in fragments {
         let json = fragment.clone().to_json_value().unwrap_or_default();
         let listed = json.pointer(&format!("/{}/entityTypes/{word}/enum", namespace.replace('/', "~1")));
         let listed = listed.and_then(serde_json::Value::as_array).into_iter().flatten();

@@ -1,6 +1,7 @@
 //! A bundle, checked whole: schema, policies and routes as one immutable value.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cedar_policy::{Effect, Policy, PolicyId, PolicySet, Schema, SchemaFragment, ValidationMode, Validator};
@@ -13,6 +14,9 @@ use super::{Bundle, Digest, Model, Problem, Rejection, Route, RouteMatch};
 
 /// Where guarantees live: only forbids, which hold whatever the other files say.
 const GUARANTEES: &str = "policies/guarantees/";
+
+/// Problems that one rejection lists.
+const MOST_PROBLEMS: usize = 100;
 
 /// Counts revisions. It orders nothing, so no memory ordering is needed.
 static GENERATIONS: AtomicU64 = AtomicU64::new(0);
@@ -55,7 +59,7 @@ impl Revision {
         let fragments = schema_fragments(bundle, &mut problems);
         let written = written_policies(bundle, &mut problems);
         if !problems.is_empty() {
-            return Err(Rejection { problems });
+            return Err(reject(problems));
         }
         let schema = Schema::from_schema_fragments(fragments.iter().map(|(_, _, fragment)| fragment.clone())).map_err(
             |error| {
@@ -63,10 +67,10 @@ impl Revision {
                 reject(vec![locate(&fragments, file, text, &error)])
             },
         )?;
+        // Before the policies are held against it: what the schema lacks, they would only seem to get wrong.
+        let model = Model::of(&schema, &fragments).map_err(reject)?;
         let policies = policy_set(&written).map_err(reject)?;
         validate(&schema, &policies, &written).map_err(reject)?;
-        let named: Vec<_> = fragments.iter().map(|(file, _, fragment)| (*file, fragment.clone())).collect();
-        let model = Model::of(&schema, &named).map_err(reject)?;
         let routes = routes::build(&model, &schema, &fragments, &policies).map_err(reject)?;
         let digest = bundle.digest();
         let infos = written.into_iter().map(|written| written.info).collect();
@@ -126,11 +130,20 @@ impl Revision {
     }
 }
 
-fn reject(problems: Vec<Problem>) -> Rejection {
+/// In the order of the files, which Cedar's validator does not keep, and no more than people read.
+fn reject(mut problems: Vec<Problem>) -> Rejection {
+    problems.sort_by(|a, b| (&a.file, a.line, a.column, &a.message).cmp(&(&b.file, b.line, b.column, &b.message)));
+    let unshown = problems.len().saturating_sub(MOST_PROBLEMS);
+    if unshown > 0 {
+        problems.truncate(MOST_PROBLEMS);
+        problems
+            .push(Problem::general(format!("{unshown} more problems are not shown"), "mend the first ones, and save"));
+    }
     Rejection { problems }
 }
 
-type Fragment<'a> = (&'a str, &'a str, SchemaFragment);
+/// A schema file: its path, its text and what it declares.
+pub(super) type Fragment<'a> = (&'a str, &'a str, SchemaFragment);
 
 fn schema_fragments<'a>(bundle: &'a Bundle, problems: &mut Vec<Problem>) -> Vec<Fragment<'a>> {
     let mut fragments = Vec::new();
@@ -171,23 +184,34 @@ fn locate(fragments: &[Fragment<'_>], file: &str, text: &str, error: &dyn Diagno
         let (file, text) = found.map_or((file, text), |(file, text, _)| (*file, *text));
         return Problem::of_cedar(file, text, 0, error);
     }
-    // Names in Cedar's words are quoted like this: `DocsApi::Widget`.
+    // Names in Cedar's words are quoted like this: `DocsApi::Widget`, Action::"resources:read".
     let message = error.to_string();
-    let names = message.split('`').skip(1).step_by(2).flat_map(|name| [name, name.rsplit("::").next().unwrap_or(name)]);
-    for name in names {
+    let quoted = |mark: char| message.split(mark).skip(1).step_by(2).collect::<Vec<_>>();
+    let types = quoted('`').into_iter().flat_map(|name| [name, name.rsplit("::").next().unwrap_or(name)]);
+    let mentions = quoted('"').into_iter().map(|name| ("action", format!("{name:?}")));
+    let help = error.help().map(|help| help.to_string()).unwrap_or_default();
+    for (keyword, name) in mentions.chain(types.map(|name| ("", name.to_owned()))) {
         for (file, text, _) in fragments {
-            if let Some(at) = text.find(name) {
-                return Problem::at(
-                    file,
-                    text,
-                    at..at + name.len(),
-                    message.clone(),
-                    &error.help().map(|help| help.to_string()).unwrap_or_default(),
-                );
+            if let Some(span) = mention(text, keyword, &name) {
+                return Problem::at(file, text, span, message.clone(), &help);
             }
         }
     }
     Problem::in_file(file, message)
+}
+
+/// Where a line that begins with `keyword` mentions `name`; an entity type's line, before it says what it is in.
+pub(super) fn mention(text: &str, keyword: &str, name: &str) -> Option<Range<usize>> {
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        let begins = line.trim_start().starts_with(keyword);
+        let head = if keyword == "entity" { line.split(" in [").next().unwrap_or(line) } else { line };
+        if let Some(at) = head.find(name).filter(|_| begins) {
+            return Some(start + at..start + at + name.len());
+        }
+        start += line.len();
+    }
+    None
 }
 
 /// A policy with its place.
@@ -231,7 +255,7 @@ fn written_policies<'a>(bundle: &'a Bundle, problems: &mut Vec<Problem>) -> Vec<
     all
 }
 
-fn written<'a>(policy: &Policy, file: &str, text: &'a str, span: std::ops::Range<usize>) -> Written<'a> {
+fn written<'a>(policy: &Policy, file: &str, text: &'a str, span: Range<usize>) -> Written<'a> {
     let line = text.get(..span.start).unwrap_or_default().matches('\n').count() + 1;
     let name = match policy.annotation("id") {
         Some(id) if !id.is_empty() => id.to_owned(),
@@ -281,209 +305,4 @@ fn validate(schema: &Schema, policies: &PolicySet, written: &[Written<'_>]) -> R
         })
         .collect();
     if problems.is_empty() { Ok(()) } else { Err(problems) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The shipped files.
-    fn shipped() -> Bundle {
-        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-        Bundle::read(&root.join("schemas"), &root.join("policies")).unwrap()
-    }
-
-    fn with(path: &str, change: impl Fn(&str) -> String) -> Bundle {
-        let bundle = shipped();
-        let mut files: BTreeMap<String, String> =
-            bundle.files().map(|(path, text)| (path.to_owned(), text.to_owned())).collect();
-        let text = change(files.get(path).map_or("", String::as_str));
-        files.insert(path.to_owned(), text);
-        Bundle::from_files(files)
-    }
-
-    const POLICIES: &str = "policies/docs-api.cedar";
-    const SCHEMA: &str = "schemas/docs-api.cedarschema";
-
-    #[test]
-    fn the_shipped_files_make_a_revision() {
-        let revision = Revision::build(&shipped()).unwrap_or_else(|rejection| panic!("{}", rejection.render()));
-        assert_eq!(revision.routes().count(), 14);
-        assert_eq!(revision.model().scopes.len(), 4);
-        assert!(revision.policies().iter().any(|policy| policy.guarantee));
-        let found = revision.find_route("GET", "/v1/resources/res_1").unwrap();
-        assert_eq!((&*found.route.action_name, found.id), ("getResource", Some("res_1")));
-        assert!(revision.find_route("GET", "/v1/resources/").is_none());
-        assert!(revision.find_route("PUT", "/v1/resources").is_none());
-        assert!(revision.find_route("get", "/v1/resources").is_none());
-        assert!(revision.find_route("GET", "/v1/resources/a/b").is_none());
-    }
-
-    #[test]
-    fn a_bad_edit_is_refused_with_file_line_and_reason() {
-        let add = |policy: &'static str| with(POLICIES, move |text| format!("{text}\n{policy}"));
-        let schema = |from: &'static str, to: &'static str| with(SCHEMA, move |text| text.replacen(from, to, 1));
-        let cases: Vec<(&str, Bundle, &str, &str)> = vec![
-            ("syntax", add("permit (principal, action resource);"), "policies/docs-api.cedar:62:", "unexpected token"),
-            (
-                "unknown entity type",
-                add("permit (principal is DocsApi::Robot, action, resource);"),
-                "policies/docs-api.cedar:62:",
-                "Robot",
-            ),
-            (
-                "unknown action",
-                add("permit (principal, action == DocsApi::Action::\"fly\", resource);"),
-                "policies/docs-api.cedar:62:",
-                "fly",
-            ),
-            (
-                "type error",
-                add("permit (principal, action, resource)\nwhen { context.secure > 1 };"),
-                "policies/docs-api.cedar:63:",
-                "type",
-            ),
-            (
-                "duplicate @id",
-                add("@id(\"publishable-reads\") permit (principal, action, resource);"),
-                "policies/docs-api.cedar:62:1",
-                "docs-api.cedar:7",
-            ),
-            (
-                "template",
-                add("permit (principal == ?principal, action, resource);"),
-                "policies/docs-api.cedar:62:",
-                "template",
-            ),
-            (
-                "half-written",
-                with(POLICIES, |text| text[..text.len() / 2].to_owned()),
-                "policies/docs-api.cedar:",
-                "unexpected",
-            ),
-            (
-                "no policy at all",
-                Bundle::from_files([
-                    (SCHEMA.into(), with(SCHEMA, str::to_owned).schemas().next().unwrap().1.into()),
-                    (POLICIES.into(), "// gone".into()),
-                ]),
-                "policies:",
-                "no policy",
-            ),
-            ("10,000 deep", add_deep(), "policies/docs-api.cedar:62:", "nested"),
-            (
-                "guarantee with a permit",
-                with("policies/guarantees/docs-api.cedar", |text| {
-                    format!("{text}\npermit (principal, action, resource);")
-                }),
-                "policies/guarantees/docs-api.cedar:",
-                "must be a forbid",
-            ),
-            (
-                "schema syntax",
-                schema("entity Account;", "entity Account"),
-                "schemas/docs-api.cedarschema:",
-                "unexpected",
-            ),
-            (
-                "schema drops an action that policies use",
-                schema("action \"resources:read\", ", "action "),
-                "schemas/docs-api.cedarschema:",
-                "resources:read",
-            ),
-            (
-                "undeclared type",
-                schema("resource: [Environment], context: Call", "resource: [Widget], context: Call"),
-                "schemas/docs-api.cedarschema:",
-                "Widget",
-            ),
-            (
-                "clashing routes",
-                schema("POST /v1/jobs\"", "POST /v1/resources\""),
-                "schemas/docs-api.cedarschema:",
-                "same method and path",
-            ),
-            (
-                "clashing parameters",
-                schema("GET /v1/jobs/{id}", "GET /v1/resources/{other}"),
-                "schemas/docs-api.cedarschema:",
-                "same method and path",
-            ),
-            (
-                "lower-case method",
-                schema("\"GET /v1/jobs\"", "\"get /v1/jobs\""),
-                "schemas/docs-api.cedarschema:",
-                "upper case",
-            ),
-            (
-                "unreachable path",
-                schema("\"GET /v1/jobs\"", "\"GET /v1/../jobs\""),
-                "schemas/docs-api.cedarschema:",
-                "dot segment",
-            ),
-            (
-                "item without parameter",
-                schema("GET /v1/jobs/{id}", "GET /v1/the-job"),
-                "schemas/docs-api.cedarschema:",
-                "no parameter",
-            ),
-            (
-                "missing entity type",
-                with(SCHEMA, |text| text.replace("PublishableKey", "PublicKey")),
-                "policies/",
-                "PublishableKey",
-            ),
-            (
-                "missing attribute",
-                schema("{ mode: String }", "{ colour: String }"),
-                "schemas/docs-api.cedarschema",
-                "Environment does not fit",
-            ),
-            (
-                "attribute we cannot know",
-                schema("entity Resource, Job", "entity Resource in [Environment] { owner: String };\n  entity Job"),
-                "schemas/docs-api.cedarschema:",
-                "cannot be built",
-            ),
-            (
-                "context that lacks what we send",
-                schema("secure: Bool,", "secure: Bool, tenant: String,"),
-                "schemas/docs-api.cedarschema:",
-                "context does not fit",
-            ),
-            (
-                "scope without a group",
-                schema("\"webhooks:write\"];", "\"webhooks:write\", \"jobs:read\"];"),
-                "schemas/docs-api.cedarschema",
-                "jobs:read",
-            ),
-            (
-                "two namespaces",
-                with("schemas/more.cedarschema", |_| "namespace More { entity A; }".into()),
-                "",
-                "several namespaces",
-            ),
-        ];
-        for (what, bundle, place, reason) in cases {
-            let rendered = Revision::build(&bundle).map(drop).unwrap_err().render();
-            assert!(rendered.contains(place) && rendered.contains(reason), "{what}: {rendered}");
-        }
-    }
-
-    fn add_deep() -> Bundle {
-        let deep = format!(
-            "permit (principal, action, resource) when {{ {}true{} }};",
-            "(".repeat(10_000),
-            ")".repeat(10_000)
-        );
-        with(POLICIES, move |text| format!("{text}\n{deep}"))
-    }
-
-    #[test]
-    fn a_policy_without_an_id_is_named_by_its_place() {
-        let revision =
-            Revision::build(&with("policies/more.cedar", |_| "\n// why\nforbid (principal, action, resource);".into()))
-                .unwrap();
-        assert!(revision.policies().iter().any(|policy| policy.name == "more.cedar:3"));
-    }
 }

@@ -1,12 +1,13 @@
 //! Routes, made of the schema's `@http("METHOD /path/{id}")` annotations.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use cedar_policy::{Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicySet, Schema, SchemaFragment};
+use cedar_policy::{Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicySet, Schema};
 
 use super::model::context_fits;
-use super::slice::Applies;
+use super::revision::Fragment;
+use super::slice::{Applies, Slicer};
 use super::{Model, PrincipalKind, Problem, Slice};
 
 /// What a route's action is about.
@@ -35,14 +36,14 @@ pub struct Route {
     pub action_entities: Vec<Entity>,
     /// Its place among the routes of its revision, from 0.
     pub index: usize,
-    slices: HashMap<PrincipalKind, Slice>,
+    slices: HashMap<PrincipalKind, Arc<Slice>>,
 }
 
 impl Route {
     /// The policies for calls of this route by such a caller; none when the schema does not let them
     /// call it at all.
     pub fn slice(&self, principal: PrincipalKind) -> Option<&Slice> {
-        self.slices.get(&principal)
+        self.slices.get(&principal).map(|slice| &**slice)
     }
 }
 
@@ -110,15 +111,17 @@ impl Annotated<'_> {
 pub(super) fn build(
     model: &Model,
     schema: &Schema,
-    fragments: &[(&str, &str, SchemaFragment)],
+    fragments: &[Fragment<'_>],
     policies: &PolicySet,
 ) -> Result<Routes, Vec<Problem>> {
     let actions = schema.action_entities().map_err(|error| vec![Problem::in_file("schemas", error.to_string())])?;
+    let mut slicer = Slicer::new(policies, schema, &actions)
+        .ok_or_else(|| vec![Problem::in_file("policies", "a policy cannot be described as JSON")])?;
     let mut routes = Routes::default();
     let mut problems = Vec::new();
     let mut taken: BTreeMap<(String, String), String> = BTreeMap::new();
     for annotated in annotations(model, fragments) {
-        match route(model, schema, &actions, policies, &annotated) {
+        match route(model, schema, &actions, &mut slicer, &annotated) {
             Ok(route) => {
                 let shape = (route.method.to_string(), shape(&route.template));
                 if let Some(other) = taken.insert(shape, annotated.name.clone()) {
@@ -140,13 +143,17 @@ pub(super) fn build(
             Err(found) => problems.extend(found),
         }
     }
+    // What several actions have in common is told once, at the first of them.
+    let mut told = HashSet::new();
+    problems.sort_by_key(|problem| problem.line);
+    problems.retain(|problem| told.insert(problem.message.clone()));
     if routes.all.is_empty() && problems.is_empty() {
         problems.push(Problem::in_file("schemas", "no action has an @http annotation, so there is no route"));
     }
     if problems.is_empty() { Ok(routes) } else { Err(problems) }
 }
 
-fn annotations<'a>(model: &Model, fragments: &'a [(&str, &str, SchemaFragment)]) -> Vec<Annotated<'a>> {
+fn annotations<'a>(model: &Model, fragments: &'a [Fragment<'_>]) -> Vec<Annotated<'a>> {
     let mut found = Vec::new();
     for (file, text, fragment) in fragments {
         let json = fragment.clone().to_json_value().unwrap_or_default();
@@ -175,7 +182,7 @@ fn route(
     model: &Model,
     schema: &Schema,
     actions: &Entities,
-    policies: &PolicySet,
+    slicer: &mut Slicer<'_>,
     annotated: &Annotated<'_>,
 ) -> Result<Route, Vec<Problem>> {
     let help = "write it as @http(\"GET /v1/things/{id}\"), the path in its normal form";
@@ -196,10 +203,10 @@ fn route(
             return Err(one("the action is about an item, and the path has no parameter that names one".into()));
         }
         (all, _) => {
-            return Err(one(format!(
-                "the action applies to {} resource types, and a route needs exactly one",
-                all.len()
-            )));
+            return Err(vec![annotated.problem(
+                format!("the action applies to {} resource types, and a route needs exactly one", all.len()),
+                "make it two actions with a path each",
+            )]);
         }
     };
     if let Target::Item(item) = &target {
@@ -210,9 +217,9 @@ fn route(
             )]
         })?;
     }
-    context_fits(&annotated.action, schema).map_err(|error| {
+    context_fits(&annotated.action, schema).map_err(|()| {
         vec![annotated.problem(
-            format!("the action's context does not fit: {error}"),
+            "the action's context is not what calls are described with",
             "use `type Call = { secure: Bool, method: String, path: String, ip?: ipaddr, time: datetime };`",
         )]
     })?;
@@ -223,10 +230,13 @@ fn route(
     let mut slices = HashMap::new();
     for principal in schema.principals_for_action(&annotated.action).into_iter().flatten() {
         let Some(kind) = model.principal_kind(principal) else {
-            return Err(one(format!("the action applies to principals of type {principal}, which never call")));
+            return Err(vec![annotated.problem(
+                format!("the action applies to principals of type {principal}, which never call"),
+                "leave the type out of the action's principals",
+            )]);
         };
-        let applies = Applies { action: &annotated.action, principal, resource, actions };
-        slices.insert(kind, applies.slice(policies).ok_or_else(|| one("its policies cannot be put together".into()))?);
+        let applies = Applies { action: &annotated.action, principal, resource };
+        slices.insert(kind, slicer.slice(&applies).ok_or_else(|| one("its policies cannot be put together".into()))?);
     }
     let groups = actions.ancestors(&annotated.action).into_iter().flatten();
     let action_entities =

@@ -13,8 +13,10 @@ use super::Problem;
 const DEEPEST: usize = 32;
 /// Operators along one path into an expression: along one chain, plus the chains around it.
 const LONGEST_CHAIN: usize = 200;
-/// Policies of one file, or declarations of one schema.
-const MOST_STATEMENTS: usize = 5_000;
+/// Policies of one file.
+const MOST_POLICIES: usize = 5_000;
+/// Declarations of one schema file: a chain of memberships costs memory by the square of its length.
+const MOST_DECLARATIONS: usize = 2_000;
 
 /// Which language a text is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +32,12 @@ pub(super) enum Language {
 /// # Errors
 /// The place where it is nested or chained too deep, or where there are too many statements.
 pub(super) fn scan(file: &str, text: &str, language: Language) -> Result<Vec<Range<usize>>, Box<Problem>> {
-    let mut scan = Scan { language, chains: vec![0], statements: Vec::new(), start: None };
+    let mut scan =
+        Scan { language, chains: vec![0], statements: Vec::new(), start: None, ends: 0, after_operand: false };
+    let most = match language {
+        Language::Cedar => MOST_POLICIES,
+        Language::Schema => MOST_DECLARATIONS,
+    };
     for (span, token) in (Tokens { text, at: 0 }) {
         let at = |message: String, help| Box::new(Problem::at(file, text, span.clone(), message, help));
         scan.take(token, &span);
@@ -43,8 +50,8 @@ pub(super) fn scan(file: &str, text: &str, language: Language) -> Result<Vec<Ran
                 "write this as several policies, or compare with a set: `[…].contains(…)`",
             ));
         }
-        if scan.statements.len() > MOST_STATEMENTS {
-            return Err(at(format!("more than {MOST_STATEMENTS} statements in one file"), "remove what is not needed"));
+        if scan.ends > most {
+            return Err(at(format!("more than {most} statements in one file"), "remove what is not needed"));
         }
     }
     if let Some(start) = scan.start {
@@ -59,30 +66,43 @@ struct Scan {
     chains: Vec<usize>,
     statements: Vec<Range<usize>>,
     start: Option<usize>,
+    /// Semicolons so far, at any depth: a schema's declarations stand within its namespace.
+    ends: usize,
+    /// Whether the last token ends a value, so that a bracket after it goes one step deeper into it.
+    after_operand: bool,
 }
 
 impl Scan {
     fn take(&mut self, token: &str, span: &Range<usize>) {
         self.start.get_or_insert(span.start);
         let is_schema = self.language == Language::Schema;
+        let is_access = self.after_operand && !is_schema;
+        self.after_operand = ends_a_value(token);
         match token {
+            "[" if is_access => {
+                self.step();
+                self.chains.push(0);
+            }
             "(" | "[" | "{" => self.chains.push(0),
             "<" if is_schema => self.chains.push(0),
             ")" | "]" | "}" => self.close(),
             ">" if is_schema => self.close(),
             "," => self.reset(),
             ";" => {
+                self.ends += 1;
                 self.reset();
                 if self.chains.len() == 1 {
                     self.statements.extend(self.start.take().map(|start| start..span.end));
                 }
             }
-            _ if is_operator(token) => {
-                if let Some(chain) = self.chains.last_mut() {
-                    *chain += 1;
-                }
-            }
+            _ if is_operator(token) => self.step(),
             _ => {}
+        }
+    }
+
+    fn step(&mut self) {
+        if let Some(chain) = self.chains.last_mut() {
+            *chain += 1;
         }
     }
 
@@ -98,6 +118,12 @@ impl Scan {
             *chain = 0;
         }
     }
+}
+
+/// Whether `[` after this token is an access to an attribute, `context["a"]`, and not a set.
+fn ends_a_value(token: &str) -> bool {
+    let is_word = token.starts_with(|first: char| first.is_ascii_alphanumeric() || "_\"".contains(first));
+    matches!(token, ")" | "]" | "}") || (is_word && !is_operator(token))
 }
 
 /// Whatever makes an expression one level deeper.
@@ -145,18 +171,23 @@ impl<'a> Iterator for Tokens<'a> {
             let rest = bytes.get(self.at..)?;
             match rest {
                 [] => return None,
-                [b'/', b'/', ..] => self.at += rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len()),
+                // Cedar ends a comment at a carriage return, too: what follows it is code.
+                [b'/', b'/', ..] => {
+                    self.at += rest.iter().position(|byte| b"\r\n".contains(byte)).unwrap_or(rest.len());
+                }
                 [space, ..] if space.is_ascii_whitespace() => self.at += 1,
                 _ => break,
             }
         }
         let start = self.at;
         let rest = bytes.get(start..)?;
-        let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_' || !byte.is_ascii();
+        // Outside strings, what is not ASCII is white space to Cedar, or an error: it ends a word either way.
+        let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
         let length = match rest.first()? {
             b'"' => string_length(rest),
             byte if is_word(byte) => rest.iter().position(|byte| !is_word(byte)).unwrap_or(rest.len()),
-            _ => 1,
+            byte if byte.is_ascii() => 1,
+            _ => self.text.get(start..)?.chars().next()?.len_utf8(),
         };
         // Two colons and two signs are counted as the parser reads them: `::`, `&&`, `==` are one step.
         let doubled = matches!(rest, [a, b, ..] if a == b && b":&|=".contains(a));
@@ -221,6 +252,32 @@ mod tests {
         }
         let schema = format!("type A = {}String{};", "Set<".repeat(150), ">".repeat(150));
         assert!(scan("f", &schema, Language::Schema).is_err());
+    }
+
+    #[test]
+    fn what_the_parser_reads_is_counted_however_it_is_spelled() {
+        let deep = format!("{}1{}", "(".repeat(40), ")".repeat(40));
+        let hidden = [
+            ("a comment ends at a carriage return", format!("// nothing\r{}", policy(&deep))),
+            ("white space is not only ASCII", policy(&"if\u{a0}true\u{2003}then\u{a0}1\u{a0}else\u{a0}".repeat(100))),
+            ("an access is a step", policy(&format!("principal{}", "[\"next\"]".repeat(300)))),
+            ("an access to an access in a list", policy(&format!("[principal{}, 1]", "[\"next\"]".repeat(300)))),
+            ("a quote in a string is no end", policy(&format!("\"\\\\\" == {deep}"))),
+            ("a string over lines is one token", policy(&format!("\"a\nb\" == {deep}"))),
+            ("a comment within a policy", format!("permit (principal, action, resource) // \"\nwhen {{ {deep} }};")),
+        ];
+        for (what, text) in hidden {
+            assert!(scan("f", &text, Language::Cedar).is_err(), "{what}");
+        }
+        let flat: Vec<String> = (0..300).map(|at| format!("[\"n{at}\"]")).collect();
+        assert!(scan("f", &policy(&format!("[{}].isEmpty()", flat.join(", "))), Language::Cedar).is_ok());
+    }
+
+    #[test]
+    fn a_schemas_declarations_are_counted_within_its_namespace() {
+        let schema = |count| format!("namespace A {{ {} }}", "entity B;".repeat(count));
+        assert!(scan("f", &schema(MOST_DECLARATIONS), Language::Schema).is_ok());
+        assert!(scan("f", &schema(MOST_DECLARATIONS + 1), Language::Schema).is_err());
     }
 
     #[test]

@@ -2,11 +2,14 @@
 //!
 //! A decision evaluates these alone. Nothing is lost: a policy is left out only when its scope (the part
 //! in the parentheses) cannot match, and such a policy is neither satisfied nor in error, whatever the
-//! request. The property test in `revision` holds this against the whole set.
+//! request. The property tests in `tests/slices.rs` hold this against the whole set.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use cedar_policy::{
     ActionConstraint, Effect, Entities, EntityTypeName, EntityUid, Policy, PolicySet, PrincipalConstraint,
-    ResourceConstraint,
+    ResourceConstraint, Schema,
 };
 use serde_json::Value;
 
@@ -54,6 +57,15 @@ impl ContextUse {
         }
     }
 
+    fn add_all(&mut self, other: Self) {
+        let Self { secure, method, path, ip, time } = other;
+        self.secure |= secure;
+        self.method |= method;
+        self.path |= path;
+        self.ip |= ip;
+        self.time |= time;
+    }
+
     /// Adds what a policy, in Cedar's JSON form, may read. Any use of `context` but `context.x` and
     /// `context has x` counts as reading all of it.
     fn add_policy(&mut self, json: &Value) {
@@ -82,46 +94,96 @@ pub(super) struct Applies<'a> {
     pub action: &'a EntityUid,
     pub principal: &'a EntityTypeName,
     pub resource: &'a EntityTypeName,
-    /// Every action with its groups.
-    pub actions: &'a Entities,
 }
 
-impl Applies<'_> {
-    fn may_apply(&self, policy: &Policy) -> bool {
-        let of_type = |wanted: &EntityTypeName, uid: &EntityUid| uid.type_name() == wanted;
-        let within = |group: &EntityUid| group == self.action || self.actions.is_ancestor_of(group, self.action);
-        let action = match policy.action_constraint() {
-            ActionConstraint::Any => true,
-            ActionConstraint::Eq(action) => action == *self.action,
-            ActionConstraint::In(groups) => groups.iter().any(within),
-        };
-        let principal = match policy.principal_constraint() {
-            PrincipalConstraint::Any | PrincipalConstraint::In(_) => true,
-            PrincipalConstraint::Eq(uid) => of_type(self.principal, &uid),
-            PrincipalConstraint::Is(is) | PrincipalConstraint::IsIn(is, _) => is == *self.principal,
-        };
-        let resource = match policy.resource_constraint() {
-            ResourceConstraint::Any | ResourceConstraint::In(_) => true,
-            ResourceConstraint::Eq(uid) => of_type(self.resource, &uid),
-            ResourceConstraint::Is(is) | ResourceConstraint::IsIn(is, _) => is == *self.resource,
-        };
-        action && principal && resource
+/// Makes slices. Each policy is looked into once, and slices of the same policies are one and the same.
+pub(super) struct Slicer<'a> {
+    schema: &'a Schema,
+    /// Every action with its groups.
+    actions: &'a Entities,
+    policies: Vec<Described<'a>>,
+    made: HashMap<(EntityTypeName, Vec<usize>), Arc<Slice>>,
+}
+
+/// A policy, and what there is to know of it for every slice.
+struct Described<'a> {
+    policy: &'a Policy,
+    principal: PrincipalConstraint,
+    action: ActionConstraint,
+    resource: ResourceConstraint,
+    reads_context: ContextUse,
+    /// The types of the entities that it names.
+    names: HashSet<EntityTypeName>,
+}
+
+impl<'a> Slicer<'a> {
+    /// A slicer of these policies. A policy that cannot be described, which none of a valid set is, makes it `None`.
+    pub fn new(policies: &'a PolicySet, schema: &'a Schema, actions: &'a Entities) -> Option<Self> {
+        let described = policies.policies().map(|policy| {
+            let mut reads_context = ContextUse::default();
+            reads_context.add_policy(&policy.to_json().ok()?);
+            Some(Described {
+                policy,
+                principal: policy.principal_constraint(),
+                action: policy.action_constraint(),
+                resource: policy.resource_constraint(),
+                reads_context,
+                names: policy.entity_literals().iter().map(|uid| uid.type_name().clone()).collect(),
+            })
+        });
+        Some(Self { schema, actions, policies: described.collect::<Option<_>>()?, made: HashMap::new() })
     }
 
-    /// The slice of `policies`. A policy that cannot be added or described, which none of a valid set can be,
+    /// The slice for one route and one kind of caller. A policy that cannot be added, which none of a valid set is,
     /// makes it `None`.
-    pub fn slice(&self, policies: &PolicySet) -> Option<Slice> {
+    pub fn slice(&mut self, to: &Applies<'_>) -> Option<Arc<Slice>> {
+        let numbers: Vec<usize> =
+            (0..).zip(&self.policies).filter(|(_, policy)| self.may_apply(policy, to)).map(|(at, _)| at).collect();
+        let key = (to.resource.clone(), numbers);
+        if let Some(made) = self.made.get(&key) {
+            return Some(Arc::clone(made));
+        }
         let mut slice = Slice::default();
         let mut names_items = false;
-        for policy in policies.policies().filter(|policy| self.may_apply(policy)) {
-            slice.reads_context.add_policy(&policy.to_json().ok()?);
-            slice.can_permit |= policy.effect() == Effect::Permit;
-            names_items |= policy.entity_literals().iter().any(|uid| uid.type_name() == self.resource);
-            slice.policies.add(policy.clone()).ok()?;
+        for described in key.1.iter().filter_map(|at| self.policies.get(*at)) {
+            slice.reads_context.add_all(described.reads_context);
+            slice.can_permit |= described.policy.effect() == Effect::Permit;
+            names_items |= described.names.contains(to.resource);
+            slice.policies.add(described.policy.clone()).ok()?;
         }
         let reads_more = ContextUse { secure: false, ..slice.reads_context } != ContextUse::default();
         slice.is_steady = !names_items && !reads_more;
-        Some(slice)
+        Some(Arc::clone(self.made.entry(key).or_insert(Arc::new(slice))))
+    }
+
+    fn may_apply(&self, policy: &Described<'_>, to: &Applies<'_>) -> bool {
+        let in_group = |group: &EntityUid| group == to.action || self.actions.is_ancestor_of(group, to.action);
+        let action = match &policy.action {
+            ActionConstraint::Any => true,
+            ActionConstraint::Eq(action) => action == to.action,
+            ActionConstraint::In(groups) => groups.iter().any(in_group),
+        };
+        let principal = || match &policy.principal {
+            PrincipalConstraint::Any => true,
+            PrincipalConstraint::Eq(uid) => uid.type_name() == to.principal,
+            PrincipalConstraint::In(outer) => self.may_be_in(to.principal, outer),
+            PrincipalConstraint::Is(is) => is == to.principal,
+            PrincipalConstraint::IsIn(is, outer) => is == to.principal && self.may_be_in(to.principal, outer),
+        };
+        let resource = || match &policy.resource {
+            ResourceConstraint::Any => true,
+            ResourceConstraint::Eq(uid) => uid.type_name() == to.resource,
+            ResourceConstraint::In(outer) => self.may_be_in(to.resource, outer),
+            ResourceConstraint::Is(is) => is == to.resource,
+            ResourceConstraint::IsIn(is, outer) => is == to.resource && self.may_be_in(to.resource, outer),
+        };
+        action && principal() && resource()
+    }
+
+    /// Whether the schema lets an entity of this type be `outer`, or be in it.
+    fn may_be_in(&self, inner: &EntityTypeName, outer: &EntityUid) -> bool {
+        let outer = outer.type_name();
+        inner == outer || self.schema.ancestors(inner).is_none_or(|mut types| types.any(|of_type| of_type == outer))
     }
 }
 
