@@ -13,3 +13,4 @@ mod connections;
 mod demo;
 #[allow(dead_code, reason = "helpers that some test files use, now or later")]
 mod harness;
+mod nginx;
