@@ -13,5 +13,6 @@ mod connections;
 mod demo;
 #[allow(dead_code, reason = "helpers that some test files use, now or later")]
 mod harness;
+mod nginx;
 mod reload;
 mod security;
