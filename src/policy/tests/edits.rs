@@ -254,9 +254,15 @@ fn a_bad_edit_is_refused_with_file_line_and_reason() {
         ),
         (
             "context without what is known",
-            schema("secure: Bool,", ""),
+            schema("method: String,", ""),
             "schemas/docs-api.cedarschema:31:9",
             "context is not what",
+        ),
+        (
+            "context without what policies read",
+            schema("secure: Bool,", ""),
+            "policies/guarantees/docs-api.cedar:5:10",
+            "attribute `secure` in context",
         ),
         (
             "context that demands an address",
