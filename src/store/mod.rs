@@ -129,7 +129,7 @@ pub enum StoreError {
     },
     /// It is damaged, and dropping its snapshots did not help.
     #[error(
-        "the store {} is damaged: {reason}. A copy of it as it was found is at {}. Replace the folder by a backup; \
+        "the store {} is damaged: {reason}. A copy of it as it was found is at {}. Keep that, and replace the folder by a backup; \
          or, to go on with what is left and without what is lost, remove its files `keyward-damaged` and \
          `keyward-commits`.", .path.display(), .copy.display()
     )]

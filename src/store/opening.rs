@@ -1,14 +1,16 @@
 //! Opening the folder of a store: is it ours, of a format that we read, whole, and free?
 //!
-//! Three small files stand beside sled's own. `keyward-store` says the format, so that a newer store is
+//! Small files stand beside sled's own. `keyward-store` says the format, so that a newer store is
 //! recognised before anything is opened. `keyward-commits` counts the commits that were reported as
 //! done: sled takes a log that ends early for a crash and quietly forgets the rest, and with it keys and
-//! revocations. `keyward-damaged` is left where a store could not be mended, so that a daemon that is
-//! started over and over copies it aside once. Nothing here reads or writes a row of the tables.
+//! revocations. `keyward-closed` is the seal of a store that was closed: without it, or when the files are
+//! others since, there is a copy before sled opens them, because sled wipes what it cannot read.
+//! `keyward-damaged` is left where a store could not be mended, so that a daemon that is started over and
+//! over copies it aside once. Nothing here reads or writes a row of the tables.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -25,7 +27,12 @@ pub(super) const COMMITS_ROW: &[u8] = b"meta\0commits";
 const FORMAT_ROW: &[u8] = b"meta\0format";
 const MARKER: &str = "keyward-store";
 const WITNESS: &str = "keyward-commits";
+const SEAL: &str = "keyward-closed";
 const NOTE: &str = "keyward-damaged";
+/// The copy of a store that sled is about to open; it is complete once it has this name.
+const UNOPENED: &str = "unopened";
+/// The beginning of the name of a copy of a damaged store.
+const DAMAGED: &str = "damaged-";
 /// How long to wait for another process to let go of the store, looking again after each pause.
 const PATIENCE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(20);
@@ -38,6 +45,36 @@ pub(super) struct Opened {
     /// How many commits it holds.
     pub(super) commits: u64,
     pub(super) witness: Witness,
+    pub(super) seal: Seal,
+}
+
+/// Seals the store when it is dropped, which has to be after sled wrote for the last time.
+pub(super) struct Seal(PathBuf);
+
+impl Seal {
+    /// What the log was when it was closed: length and time of the last write.
+    fn of(path: &Path) -> std::io::Result<String> {
+        let db = fs::metadata(path.join("db"))?;
+        Ok(format!("{} bytes {}.{:09}\n", db.len(), db.mtime(), db.mtime_nsec()))
+    }
+
+    /// Whether nobody wrote since the store was closed.
+    fn is_whole(path: &Path) -> std::io::Result<bool> {
+        match fs::read_to_string(path.join(SEAL)) {
+            Ok(seal) => Ok(seal == Self::of(path)?),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Drop for Seal {
+    fn drop(&mut self) {
+        // Without it the next start makes a copy that it could have spared.
+        if let Err(error) = Self::of(&self.0).and_then(|seal| fs::write(self.0.join(SEAL), seal)) {
+            tracing::debug!(%error, "the store cannot be sealed");
+        }
+    }
 }
 
 /// The file that counts the commits that were reported as done. It lags behind after a loss of power,
@@ -73,12 +110,19 @@ pub(super) fn open(path: &Path) -> Result<Opened, StoreError> {
         refuse_foreign(path).map_err(|reason| StoreError::Foreign { path: path.to_owned(), reason })?;
     }
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io)?;
-    let (db, commits) = match open_patiently(path, was_there) {
-        Ok(opened) => opened,
-        Err(Failure::Refused(error)) => return Err(error),
-        Err(Failure::Damaged(reason)) => open_damaged(path, &reason)?,
+    let copy = if was_there { copy_unsealed(path)? } else { None };
+    let opened = match open_patiently(path, was_there) {
+        Err(Failure::Damaged(reason)) => open_damaged(path, &reason, copy.as_deref()),
+        Err(Failure::Refused(error)) => Err(error),
+        Ok(opened) => {
+            if let Some(copy) = copy {
+                fs::remove_dir_all(copy).map_err(io)?;
+            }
+            Ok(opened)
+        }
     };
-    let opened = Opened { db, commits, witness: Witness::open(path).map_err(io)? };
+    let (db, commits) = opened?;
+    let opened = Opened { db, commits, witness: Witness::open(path).map_err(io)?, seal: Seal(path.to_owned()) };
     opened.witness.note(commits);
     if !was_there {
         let begin = || {
@@ -128,7 +172,7 @@ fn write_marker(path: &Path) -> std::io::Result<()> {
 
 /// A folder without a marker may be empty, or hold what a first start left when it was interrupted.
 fn refuse_foreign(path: &Path) -> Result<(), String> {
-    const OURS: [&str; 5] = ["db", "conf", "blobs", WITNESS, "keyward-store.new"];
+    const OURS: [&str; 6] = ["db", "conf", "blobs", WITNESS, SEAL, "keyward-store.new"];
     for entry in fs::read_dir(path).map_err(|error| error.to_string())? {
         let name = entry.map_err(|error| error.to_string())?.file_name();
         let name = name.to_string_lossy();
@@ -206,19 +250,44 @@ fn failure(path: &Path, error: sled::Error) -> Failure {
     }
 }
 
-/// Copies a damaged store aside, drops its snapshots, which sled can rebuild, and tries once more.
-fn open_damaged(path: &Path, reason: &str) -> Result<(Db, u64), StoreError> {
+/// Breaks the seal; where there is none that holds, makes a copy, unless an interrupted start left one.
+fn copy_unsealed(path: &Path) -> Result<Option<PathBuf>, StoreError> {
     let io = |error| refused(path, "copied aside", &error);
-    let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
-    let mut copy = path.as_os_str().to_owned();
-    copy.push(format!(".damaged-{stamp}"));
-    let copy = PathBuf::from(copy);
-    tracing::error!(store = %path.display(), copy = %copy.display(), reason, "the store is damaged; copying it, then opening it without its snapshots");
-    copy_folder(path, &copy).map_err(|error| {
-        // Half a copy is worth nothing, and the disk may be full.
-        let _ = fs::remove_dir_all(&copy);
-        io(error)
-    })?;
+    let db = match File::open(path.join("db")) {
+        Ok(db) => db,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(refused(path, "opened", &error)),
+    };
+    // sled's own lock: whoever holds it is writing. It is let go with the file, for sled to take.
+    let until = Instant::now() + PATIENCE;
+    while let Err(error) = db.try_lock() {
+        match error {
+            fs::TryLockError::WouldBlock if Instant::now() < until => std::thread::sleep(PAUSE),
+            fs::TryLockError::WouldBlock => return Err(StoreError::InUse { path: path.to_owned() }),
+            fs::TryLockError::Error(error) => return Err(refused(path, "opened", &error)),
+        }
+    }
+    let copy = path.join(UNOPENED);
+    if Seal::is_whole(path).map_err(io)? {
+        fs::remove_file(path.join(SEAL)).map_err(io)?;
+        return Ok(None);
+    }
+    if !copy.exists() {
+        copy_aside(path, &copy).map_err(io)?;
+    }
+    Ok(Some(copy))
+}
+
+/// Keeps a copy of a damaged store, drops its snapshots, which sled can rebuild, and tries once more.
+fn open_damaged(path: &Path, reason: &str, copy: Option<&Path>) -> Result<(Db, u64), StoreError> {
+    let io = |error| refused(path, "copied aside", &error);
+    let kept = path.join(format!("{DAMAGED}{}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ")));
+    tracing::error!(store = %path.display(), copy = %kept.display(), reason, "the store is damaged; keeping a copy, then opening it without its snapshots");
+    match copy {
+        Some(copy) => fs::rename(copy, &kept),
+        None => copy_aside(path, &kept),
+    }
+    .map_err(io)?;
     for entry in fs::read_dir(path).map_err(io)? {
         let entry = entry.map_err(io)?;
         if entry.file_name().to_string_lossy().starts_with("snap.") {
@@ -232,22 +301,39 @@ fn open_damaged(path: &Path, reason: &str) -> Result<(Db, u64), StoreError> {
         }
         Err(Failure::Refused(error)) => Err(error),
         Err(Failure::Damaged(again)) => {
-            fs::write(path.join(NOTE), format!("{}\n", copy.display())).map_err(io)?;
+            fs::write(path.join(NOTE), format!("{}\n", kept.display())).map_err(io)?;
             let reason = format!("{reason}; without its snapshots: {again}");
-            Err(StoreError::Damaged { path: path.to_owned(), copy, reason })
+            Err(StoreError::Damaged { path: path.to_owned(), copy: kept, reason })
         }
     }
 }
 
-fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
+/// Copies a store's files to a folder within it, which has its name once it is complete.
+fn copy_aside(path: &Path, copy: &Path) -> std::io::Result<()> {
+    let partial = path.join("unfinished-copy");
+    match fs::remove_dir_all(&partial) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let copied = copy_files(path, &partial).and_then(|()| copy_files(&path.join("blobs"), &partial.join("blobs")));
+    if copied.is_err() {
+        // Half a copy is worth nothing, and the disk may be full.
+        let _ = fs::remove_dir_all(&partial);
+    }
+    copied.and_then(|()| fs::rename(&partial, copy))
+}
+
+/// The files of a folder, none of its folders. A folder that is not there has none.
+fn copy_files(from: &Path, to: &Path) -> std::io::Result<()> {
     fs::DirBuilder::new().mode(0o700).create(to)?;
-    for entry in fs::read_dir(from)? {
+    let entries = match fs::read_dir(from) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
         let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy_folder(&entry.path(), &target)?;
-        } else {
-            fs::copy(entry.path(), target)?;
+        if entry.file_type()?.is_file() {
+            fs::copy(entry.path(), to.join(entry.file_name()))?;
         }
     }
     Ok(())
@@ -269,9 +355,9 @@ mod tests {
         }
     }
 
-    fn copies(root: &Path) -> usize {
-        let entries = fs::read_dir(root).unwrap().flatten();
-        entries.filter(|entry| entry.file_name().to_string_lossy().contains(".damaged-")).count()
+    fn copies(path: &Path) -> usize {
+        let entries = fs::read_dir(path).unwrap().flatten();
+        entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(DAMAGED)).count()
     }
 
     #[test]
@@ -339,6 +425,28 @@ mod tests {
     }
 
     #[test]
+    fn a_closed_store_is_sealed_until_it_is_opened_or_written_to() {
+        let (_root, path) = filled(100);
+        assert!(Seal::is_whole(&path).unwrap());
+        let store = SledStore::open(&path).unwrap();
+        assert!(!Seal::is_whole(&path).unwrap(), "whoever is killed now leaves no seal");
+        drop(store);
+        assert!(Seal::is_whole(&path).unwrap());
+        let db = fs::OpenOptions::new().append(true).open(path.join("db")).unwrap();
+        db.set_len(db.metadata().unwrap().len() - 1).unwrap();
+        assert!(!Seal::is_whole(&path).unwrap());
+    }
+
+    #[test]
+    fn a_copy_that_a_start_left_behind_unfinished_is_made_anew() {
+        let (_root, path) = filled(100);
+        fs::remove_file(path.join(SEAL)).unwrap();
+        fs::create_dir(path.join("unfinished-copy")).unwrap();
+        assert_eq!(count(&SledStore::open(&path).unwrap(), ""), 100);
+        assert!(!path.join("unfinished-copy").exists() && !path.join(UNOPENED).exists());
+    }
+
+    #[test]
     fn damage_that_sled_can_do_without_loses_nothing() {
         let cases: [(&str, Damage); 3] = [
             ("a stray empty snapshot", |path| fs::write(path.join("snap.0000000000001234.generating"), "").unwrap()),
@@ -377,7 +485,8 @@ mod tests {
         // What a crash at this moment would leave, with and without the last bytes of the log.
         for (lost, whole) in [(0, true), (100, false), (5_000, false)] {
             let crashed = root.path().join(format!("crashed-{lost}"));
-            copy_folder(&path, &crashed).unwrap();
+            copy_files(&path, &crashed).unwrap();
+            copy_files(&path.join("blobs"), &crashed.join("blobs")).unwrap();
             let mut log = fs::read(crashed.join("db")).unwrap();
             let end = log.iter().rposition(|byte| *byte != 0).unwrap() + 1;
             log[end - lost..end].fill(0);
@@ -420,13 +529,13 @@ mod tests {
             }),
         ];
         for (what, damage) in cases {
-            let (root, path) = filled(8_000);
+            let (_root, path) = filled(8_000);
             damage(&path);
             for start in 1..=3 {
                 let error = SledStore::open(&path).err().unwrap_or_else(|| panic!("{what}, start {start}"));
                 assert!(matches!(error, StoreError::Damaged { .. }), "{what}: {error}");
-                assert!(error.to_string().contains(".damaged-"), "{what}: {error}");
-                assert_eq!(copies(root.path()), 1, "{what}, start {start}");
+                assert!(error.to_string().contains(DAMAGED), "{what}: {error}");
+                assert_eq!(copies(&path), 1, "{what}, start {start}");
             }
         }
     }

@@ -15,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 
 use sled::{Db, IVec};
 
-use super::opening::{self, COMMITS_ROW, FORMAT, Witness};
+use super::opening::{self, COMMITS_ROW, FORMAT, Seal, Witness};
 use super::{Batch, Change, CommitError, Expect, Row, Store, StoreError, Table};
 
 /// Bytes before a row's value: its format and its version.
@@ -38,6 +38,8 @@ pub struct SledStore {
     /// Set when a write failed: what is on disk is not known from then on. A second fsync may well succeed
     /// and mean nothing, so nothing is tried again.
     poisoned: AtomicBool,
+    /// Below `db`, so that it is dropped after it.
+    _seal: Seal,
 }
 
 /// What is on disk for certain.
@@ -104,6 +106,7 @@ impl SledStore {
             commits: Mutex::new(opened.commits),
             disk: Mutex::new(Disk { flushed: opened.commits, witness: opened.witness, files }),
             poisoned: AtomicBool::new(false),
+            _seal: opened.seal,
         })
     }
 

@@ -302,7 +302,22 @@ pub async fn verdict(request: RequestBuilder) -> (u16, String) {
 
 /// Runs `keyward` to its end: exit code, standard output, standard error.
 pub fn keyward(arguments: &[&str], folder: &Path) -> (i32, String, String) {
-    let output = Command::new(KEYWARD).args(arguments).current_dir(folder).stdin(Stdio::null()).output().unwrap();
+    keyward_with(arguments, folder, &[])
+}
+
+/// The same, with environment variables.
+pub fn keyward_with(arguments: &[&str], folder: &Path, variables: &[(&str, &str)]) -> (i32, String, String) {
+    let mut command = Command::new(KEYWARD);
+    command.args(arguments).envs(variables.iter().copied()).current_dir(folder).stdin(Stdio::null());
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    let (sender, ended) = mpsc::channel();
+    std::thread::spawn(move || sender.send(child.wait_with_output()));
+    let Ok(output) = ended.recv_timeout(PATIENCE) else {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        panic!("{arguments:?} never ended");
+    };
+    let output = output.unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
 }

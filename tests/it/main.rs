@@ -16,3 +16,4 @@ mod harness;
 mod nginx;
 mod reload;
 mod security;
+mod store;
