@@ -25,6 +25,8 @@ use crate::verifier::Verifier;
 /// Stack of the threads that evaluate policies, in bytes. The caps on expressions (`policy::scan`) and the
 /// vetting child, which works on no more than this, keep every evaluation far below it.
 pub const STACK: usize = 8 << 20;
+/// Connections to the admin listener at a time: scrapers and people.
+const ADMIN_CONNECTIONS: usize = 64;
 /// Descriptors besides connections: the store, the logs, the watchers.
 const SPARE_DESCRIPTORS: u64 = 128;
 
@@ -110,7 +112,8 @@ impl Daemon {
         let decision = Decision::new(Arc::clone(&pdp), &config.decision, log.clone()).router(config.limits.body_bytes);
         let decision = Server::new(decision, limits).gauge(metrics.connections("decision"));
         let admin = Admin { pdp: Arc::clone(&pdp), activator: Arc::clone(&activator) }.router();
-        let admin = Server::new(admin, limits).gauge(metrics.connections("admin"));
+        let admin_limits = Limits { connections: limits.connections.min(ADMIN_CONNECTIONS), ..limits };
+        let admin = Server::new(admin, admin_limits).gauge(metrics.connections("admin"));
         let watching = activate::watch::run(
             Arc::clone(&activator),
             Duration::from_millis(config.reload.debounce_ms),
@@ -178,7 +181,7 @@ fn open_log(config: &config::DecisionLog, metrics: &Metrics) -> Result<Option<Ar
 }
 
 fn raise_descriptors(limits: &config::Limits) {
-    let wanted = 2 * limits.connections as u64 + SPARE_DESCRIPTORS;
+    let wanted = (limits.connections + ADMIN_CONNECTIONS) as u64 + SPARE_DESCRIPTORS;
     match descriptors::raise(wanted) {
         Ok(got) if got < wanted => {
             tracing::warn!(

@@ -1,11 +1,13 @@
 //! One name for one request, in the answer and in every log.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::http::{HeaderMap, HeaderValue};
 
 use super::names;
+use crate::key::masked;
 
 /// Characters of an id that is taken over from a proxy.
 const LONGEST: usize = 128;
@@ -26,14 +28,15 @@ impl RequestId {
     }
 
     /// The id that a trusted proxy gave the request, or a new one when it gave none that can be written
-    /// to a log as it is.
+    /// to a log as it is: a key in the wrong header is none.
     pub fn of_trusted(headers: &HeaderMap) -> Self {
         let given = headers.get(&names::REQUEST_ID).and_then(|value: &HeaderValue| value.to_str().ok());
         let is_plain = |text: &&str| {
             (1..=LONGEST).contains(&text.len())
                 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:=/+".contains(&byte))
         };
-        given.filter(is_plain).map_or_else(Self::fresh, |text| Self(text.to_owned()))
+        let is_no_token = |text: &&str| matches!(masked(text), Cow::Borrowed(_));
+        given.filter(is_plain).filter(is_no_token).map_or_else(Self::fresh, |text| Self(text.to_owned()))
     }
 
     /// The id as text: letters, digits and a few marks.
@@ -47,12 +50,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_that_could_forge_a_log_line_is_replaced() {
+    fn an_id_that_could_forge_a_log_line_or_be_a_key_is_replaced() {
         let mut headers = HeaderMap::new();
         assert_eq!(RequestId::of_trusted(&headers).as_str().len(), 24);
         headers.insert(names::REQUEST_ID, HeaderValue::from_static("abc-123"));
         assert_eq!(RequestId::of_trusted(&headers).as_str(), "abc-123");
-        for odd in ["", "a b", "a\"b", &"x".repeat(129)] {
+        for odd in ["", "a b", "a\"b", &"x".repeat(129), &"x".repeat(60)] {
             headers.insert(names::REQUEST_ID, HeaderValue::from_str(odd).unwrap());
             assert_ne!(RequestId::of_trusted(&headers).as_str(), odd);
         }

@@ -73,24 +73,29 @@ impl<'a> Token<'a> {
 }
 
 /// A text with every token in it cut off behind its prefix: for error messages and logs that quote what a
-/// caller sent. Whatever looks like the beginning of a token is cut, well-formed or not.
+/// caller sent. Whatever looks like the beginning of a token is cut, well-formed or not, and so is a run of
+/// characters that could be a token whose prefix was written in another way, percent-encoded for example.
 pub fn masked(text: &str) -> Cow<'_, str> {
     const PREFIXES: [&str; 6] = ["pk_live_", "pk_test_", "sk_live_", "sk_test_", "rk_live_", "rk_test_"];
     let mut out = String::new();
-    let mut rest = text;
-    while let Some(at) = PREFIXES.iter().filter_map(|prefix| rest.find(prefix)).min() {
-        let (before, token) = rest.split_at(at);
-        let (prefix, run) = token.split_at(HEAD);
-        out.push_str(before);
-        out.push_str(prefix);
-        out.push('…');
-        rest = run.trim_start_matches(|character: char| character.is_ascii_alphanumeric());
+    let mut is_cut = false;
+    let mut before = 0;
+    for piece in text.split_inclusive(|character: char| !character.is_ascii_alphanumeric()) {
+        let run = piece.bytes().take_while(u8::is_ascii_alphanumeric).count();
+        let (run, end) = piece.split_at(run);
+        // Digests and the ids of traces are hexadecimal; a token is not.
+        let could_be = || run.len() >= SELECTOR + SECRET && !run.bytes().all(|character| character.is_ascii_hexdigit());
+        let has_prefix = || PREFIXES.iter().any(|prefix| text.get(..before).is_some_and(|text| text.ends_with(prefix)));
+        if has_prefix() || could_be() {
+            out.push('…');
+            is_cut = true;
+        } else {
+            out.push_str(run);
+        }
+        out.push_str(end);
+        before += piece.len();
     }
-    if rest.len() == text.len() {
-        return Cow::Borrowed(text);
-    }
-    out.push_str(rest);
-    Cow::Owned(out)
+    if is_cut { Cow::Owned(out) } else { Cow::Borrowed(text) }
 }
 
 impl fmt::Debug for Token<'_> {
@@ -200,7 +205,11 @@ mod tests {
         let mint = Mint::new(Kind::Secret, Mode::Live).unwrap();
         let text = format!("invalid: \"{}\", or rk_test_abc?", mint.expose());
         assert_eq!(masked(&text), "invalid: \"sk_live_…\", or rk_test_…?");
-        assert!(matches!(masked("task_live is fine"), Cow::Borrowed(_)));
+        let encoded = mint.expose().replace('_', "%5F");
+        assert_eq!(masked(&encoded), "sk%5Flive%…");
+        for fine in ["task_live is fine", "sk_live_", &"0a1b".repeat(32), "grün…"] {
+            assert!(matches!(masked(fine), Cow::Borrowed(_)), "{fine}");
+        }
     }
 
     #[test]

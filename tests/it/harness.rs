@@ -137,7 +137,16 @@ impl Demo {
         Self::start_in(std::sync::Arc::new(tempfile::tempdir().unwrap()), arguments)
     }
 
+    /// With environment variables.
+    pub fn start_where(variables: &[(&str, &str)]) -> Self {
+        Self::start_all(std::sync::Arc::new(tempfile::tempdir().unwrap()), &[], variables)
+    }
+
     pub fn start_in(folder: std::sync::Arc<tempfile::TempDir>, arguments: &[&str]) -> Self {
+        Self::start_all(folder, arguments, &[])
+    }
+
+    fn start_all(folder: std::sync::Arc<tempfile::TempDir>, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let file = folder.path().join("demo.env");
         let data = folder.path().join("data");
         let mut all = vec!["demo", "--data", data.to_str().unwrap(), "--env-file", file.to_str().unwrap()];
@@ -147,7 +156,7 @@ impl Demo {
             }
         }
         all.extend(arguments);
-        let mut process = Process::start(&all, &[]);
+        let mut process = Process::start(&all, variables);
         process.wait_for("READY");
         let environment = fs::read_to_string(&file).unwrap();
         let parse = |line: &str| {
@@ -256,13 +265,20 @@ impl Serve {
         Self::start_in(folder, tokens)
     }
 
-    /// On a folder that is ready.
+    /// On a folder that [`configure`] has made ready.
     pub fn start_in(folder: std::sync::Arc<tempfile::TempDir>, tokens: Vec<String>) -> Self {
+        Self { tokens, ..Self::start_where(folder, &[], &[]) }
+    }
+
+    /// On a folder as it is, with these flags and environment variables; the log has to be JSON.
+    pub fn start_where(folder: std::sync::Arc<tempfile::TempDir>, flags: &[&str], variables: &[(&str, &str)]) -> Self {
         let config = folder.path().join("keyward.toml");
-        let mut process = Process::start(&["serve", "--config", config.to_str().unwrap()], &[]);
+        let arguments: Vec<&str> =
+            ["serve", "--config", config.to_str().unwrap()].into_iter().chain(flags.iter().copied()).collect();
+        let mut process = Process::start(&arguments, variables);
         let line: Value = serde_json::from_str(&process.wait_for("\"serving\"")).unwrap();
         let url = |name: &str| format!("http://{}", line[name].as_str().unwrap());
-        Self { decision: url("decision"), admin: url("admin"), process, folder, tokens }
+        Self { decision: url("decision"), admin: url("admin"), process, folder, tokens: vec![] }
     }
 
     /// A forward-auth question without any header.

@@ -9,11 +9,15 @@
     reason = "a test and its helpers fail by panicking"
 )]
 
+mod cli;
+mod clients;
 mod connections;
 mod demo;
 #[allow(dead_code, reason = "helpers that some test files use, now or later")]
 mod harness;
 mod nginx;
 mod reload;
+mod secrets;
 mod security;
+mod shutdown;
 mod store;
