@@ -11,7 +11,7 @@ use std::sync::Arc;
 use papaya::HashMap;
 
 use crate::evaluation::Memo;
-use crate::key::{Account, AccountId, Glance, Key, KeyId, Remembered, Scope, Secret, Selector, Token};
+use crate::key::{Account, AccountId, Glance, Key, KeyId, Remembered, Scope, Secret, Selector, StoredSecret, Token};
 
 /// A key's record with what memory adds to it.
 pub struct LiveKey {
@@ -33,18 +33,19 @@ impl LiveKey {
 
     /// A changed record keeps what is remembered of each secret whose hash has not changed.
     fn succeeding(key: Key, version: u64, before: &Self) -> Self {
-        let carry = |secret: Option<&crate::key::StoredSecret>| {
+        let carry = |secret: Option<&StoredSecret>| {
             let secret = secret?;
             let (kept, memory) = before.key.secrets().zip(&before.remembered).find(|(old, _)| old.phc == secret.phc)?;
             (kept.selector == secret.selector).then(|| memory.clone())
         };
-        let remembered =
-            [carry(Some(&key.secret)).unwrap_or_default(), carry(key.retiring.as_deref()).unwrap_or_default()];
+        let mut secrets = key.secrets();
+        let remembered = [(); 2].map(|()| carry(secrets.next()).unwrap_or_default());
+        drop(secrets);
         Self { key, version, remembered, memo: Memo::default() }
     }
 
     /// The memory of the secret that this selector finds.
-    fn memory(&self, selector: &Selector) -> Option<(&crate::key::StoredSecret, &Remembered)> {
+    fn memory(&self, selector: &Selector) -> Option<(&StoredSecret, &Remembered)> {
         self.key.secrets().zip(&self.remembered).find(|(secret, _)| secret.selector == *selector)
     }
 

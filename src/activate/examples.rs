@@ -199,14 +199,8 @@ impl Example {
 impl ExampleKey {
     fn caller(&self, account: &Account, now: Timestamp) -> Result<Caller, String> {
         let selector = Selector::random().map_err(|error| error.to_string())?;
-        let secret = StoredSecret {
-            selector,
-            phc: Phc::none(),
-            screen: Screen::none(),
-            created_at: now,
-            ends_at: None,
-            compromised_at: None,
-        };
+        let secret =
+            StoredSecret { selector, phc: Phc::none(), screen: Screen::none(), created_at: now, compromised_at: None };
         let new = NewKey {
             kind: self.kind,
             mode: self.mode,

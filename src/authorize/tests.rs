@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::key::{Account, AccountId, Key, KeyId, Mode, NewKey, Phc, Scope, Screen, State, StoredSecret};
+use crate::key::{Account, AccountId, Key, KeyId, Mode, NewKey, Phc, Retiring, Scope, Screen, State, StoredSecret};
 use crate::policy::Bundle;
 
 fn now() -> Timestamp {
@@ -29,7 +29,6 @@ fn key(kind: Kind, mode: Mode, scopes: &[&str]) -> Key {
         phc: Phc::none(),
         screen: Screen::none(),
         created_at: now(),
-        ends_at: None,
         compromised_at: None,
     };
     let scopes = scopes.iter().map(|scope| (*scope).into()).collect();
@@ -64,7 +63,13 @@ fn the_state_of_a_key_is_said_before_anything_about_the_call() {
         (|key| key.state = State::Disabled, "key_disabled"),
         (Key::revoke, "key_revoked"),
         (|key| key.secret.compromised_at = Some(now()), "key_compromised"),
-        (|key| key.secret.ends_at = Some(now() - SignedDuration::from_secs(1)), "key_expired"),
+        (
+            |key| {
+                let ends_at = now() - SignedDuration::from_secs(1);
+                key.retiring = Some(Box::new(Retiring { secret: key.secret.clone(), ends_at }));
+            },
+            "key_expired",
+        ),
     ];
     for (change, expected) in cases {
         let mut key = key(Kind::Secret, Mode::Live, &[]);

@@ -14,6 +14,6 @@ mod token;
 
 pub use account::Account;
 pub use id::{AccountId, EnvironmentId, IdError, KeyId, Selector};
-pub use record::{Key, KeyError, Kind, Mode, NewKey, Scope, State, Status, StoredSecret, UnknownWord};
+pub use record::{Key, KeyError, Kind, Mode, NewKey, Retiring, Scope, State, Status, StoredSecret, UnknownWord};
 pub use secret::{Ceiling, Cost, Glance, HashError, Phc, Remembered, Screen, Secret};
 pub use token::{Mint, MintError, NotAToken, Token, masked};

@@ -167,9 +167,6 @@ pub struct StoredSecret {
     pub screen: Screen,
     /// When it was made.
     pub created_at: Timestamp,
-    /// For a secret that is being rotated out: when its overlap ends.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ends_at: Option<Timestamp>,
     /// Since when it is known to be exposed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compromised_at: Option<Timestamp>,
@@ -178,15 +175,18 @@ pub struct StoredSecret {
 impl StoredSecret {
     /// What to keep of a new token whose secret hashed to `phc`.
     pub fn new(mint: &Mint, phc: Phc, now: Timestamp) -> Self {
-        Self {
-            selector: mint.selector(),
-            phc,
-            screen: mint.secret().screen(),
-            created_at: now,
-            ends_at: None,
-            compromised_at: None,
-        }
+        Self { selector: mint.selector(), phc, screen: mint.secret().screen(), created_at: now, compromised_at: None }
     }
+}
+
+/// A secret that is being rotated out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retiring {
+    /// The secret.
+    #[serde(flatten)]
+    pub secret: StoredSecret,
+    /// The first moment at which it no longer works.
+    pub ends_at: Timestamp,
 }
 
 /// A key as it is stored.
@@ -219,7 +219,7 @@ pub struct Key {
     pub secret: StoredSecret,
     /// The secret before, until its overlap ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retiring: Option<Box<StoredSecret>>,
+    pub retiring: Option<Box<Retiring>>,
     /// The whole token of a publishable key, which is public and can be shown again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_token: Option<Box<str>>,
@@ -321,7 +321,7 @@ impl Key {
 
     /// Its secrets: the current one, then the one being rotated out.
     pub fn secrets(&self) -> impl Iterator<Item = &StoredSecret> {
-        std::iter::once(&self.secret).chain(self.retiring.as_deref())
+        std::iter::once(&self.secret).chain(self.retiring.as_deref().map(|retiring| &retiring.secret))
     }
 
     /// The secret that this selector finds.
@@ -332,11 +332,14 @@ impl Key {
     /// How the key stands at `now`, when it was proven by `secret`. What is final is said first.
     pub fn status(&self, secret: &StoredSecret, now: Timestamp) -> Status {
         let passed = |end: Option<Timestamp>| end.is_some_and(|end| end <= now);
+        let retiring = self.retiring.as_deref().filter(|retiring| retiring.secret.selector == secret.selector);
         match self.state {
             State::Revoked => Status::Revoked,
             _ if secret.compromised_at.is_some() => Status::Compromised,
             State::Disabled => Status::Disabled,
-            State::Active if passed(self.expires_at) || passed(secret.ends_at) => Status::Expired,
+            State::Active if passed(self.expires_at) || passed(retiring.map(|retiring| retiring.ends_at)) => {
+                Status::Expired
+            }
             State::Active => Status::Good,
         }
     }
@@ -360,7 +363,7 @@ impl Key {
             return false;
         }
         let found = std::iter::once(&mut self.secret)
-            .chain(self.retiring.as_deref_mut())
+            .chain(self.retiring.as_deref_mut().map(|retiring| &mut retiring.secret))
             .find(|secret| secret.selector == *selector && secret.compromised_at.is_none());
         found.map(|secret| secret.compromised_at = Some(now)).is_some()
     }
@@ -374,10 +377,11 @@ impl Key {
         if self.state == State::Revoked {
             return Err(KeyError::Revoked);
         }
-        let mut old = std::mem::replace(&mut self.secret, secret);
+        let old = std::mem::replace(&mut self.secret, secret);
         let end = now.checked_add(overlap).unwrap_or(Timestamp::MAX);
-        old.ends_at = Some(self.expires_at.map_or(end, |expiry| expiry.min(end)));
-        self.retiring = (overlap > SignedDuration::ZERO && old.compromised_at.is_none()).then(|| Box::new(old));
+        let ends_at = self.expires_at.map_or(end, |expiry| expiry.min(end));
+        let is_kept = overlap > SignedDuration::ZERO && old.compromised_at.is_none();
+        self.retiring = is_kept.then(|| Box::new(Retiring { secret: old, ends_at }));
         self.public_token = None;
         Ok(())
     }
@@ -482,7 +486,7 @@ mod tests {
         let mut key = key(Kind::Secret);
         key.expires_at = Some(at(20));
         key.rotate(secret(Kind::Secret), SignedDuration::from_secs(60), at(10)).unwrap();
-        assert_eq!(key.retiring.as_ref().unwrap().ends_at, Some(at(20)));
+        assert_eq!(key.retiring.as_ref().unwrap().ends_at, at(20));
         key.rotate(secret(Kind::Secret), SignedDuration::ZERO, at(10)).unwrap();
         assert!(key.retiring.is_none());
         key.revoke();
@@ -508,7 +512,8 @@ mod tests {
 
     #[test]
     fn a_record_reads_back_as_it_was_written() {
-        let key = key(Kind::Restricted);
+        let mut key = key(Kind::Restricted);
+        key.rotate(secret(Kind::Restricted), SignedDuration::from_secs(60), at(10)).unwrap();
         let written = serde_json::to_vec(&key).unwrap();
         assert_eq!(serde_json::from_slice::<Key>(&written).unwrap(), key);
     }
