@@ -13,7 +13,6 @@ mod cli;
 mod clients;
 mod connections;
 mod demo;
-#[allow(dead_code, reason = "helpers that some test files use, now or later")]
 mod harness;
 mod nginx;
 mod reload;
