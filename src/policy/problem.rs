@@ -25,9 +25,18 @@ pub struct Problem {
     /// What to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,
-    /// The line itself, cut where it is very long, and how many characters of it are meant.
+    /// The place, for people to see.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub excerpt: Option<(String, usize)>,
+    pub excerpt: Option<Excerpt>,
+}
+
+/// A line of a file, and what is meant of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Excerpt {
+    /// The line, cut where it is very long.
+    pub text: String,
+    /// Characters that are meant, from the problem's column on.
+    pub length: usize,
 }
 
 impl Problem {
@@ -54,7 +63,7 @@ impl Problem {
             line: Some(before.matches('\n').count() + 1),
             column: Some(column),
             help: (!help.is_empty()).then(|| help.to_owned()),
-            excerpt: Some((line, meant.chars().count().max(1))),
+            excerpt: Some(Excerpt { text: line, length: meant.chars().count().max(1) }),
             ..Self::in_file(file, message)
         }
     }
@@ -109,12 +118,13 @@ impl Rejection {
         let mut out = String::new();
         for problem in &self.problems {
             let _ = writeln!(out, "error: {problem}");
-            if let (Some((line, meant)), Some(number), Some(column)) = (&problem.excerpt, problem.line, problem.column)
+            if let (Some(Excerpt { text: line, length }), Some(number), Some(column)) =
+                (&problem.excerpt, problem.line, problem.column)
             {
                 // A tab stays a tab under a tab, so that the caret is where the eye looks for it.
                 let indent: String =
                     line.chars().take(column - 1).map(|character| if character == '\t' { '\t' } else { ' ' }).collect();
-                let carets = "^".repeat((*meant).min(line.chars().count().saturating_sub(column - 1)).max(1));
+                let carets = "^".repeat((*length).min(line.chars().count().saturating_sub(column - 1)).max(1));
                 let gutter = " ".repeat(number.to_string().len());
                 let _ = writeln!(out, "{gutter} |\n{number} | {line}\n{gutter} | {indent}{carets}");
             }

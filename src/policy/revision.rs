@@ -304,5 +304,23 @@ fn validate(schema: &Schema, policies: &PolicySet, written: &[Written<'_>]) -> R
             }
         })
         .collect();
-    if problems.is_empty() { Ok(()) } else { Err(problems) }
+    if problems.is_empty() { Ok(()) } else { Err(once_a_place(problems)) }
+}
+
+/// Cedar says the same of one place for each kind of caller and resource: one of them, which has a help if any has.
+fn once_a_place(problems: Vec<Problem>) -> Vec<Problem> {
+    let mut places: BTreeMap<(String, Option<usize>, Option<usize>), Vec<Problem>> = BTreeMap::new();
+    for problem in problems {
+        places.entry((problem.file.clone(), problem.line, problem.column)).or_default().push(problem);
+    }
+    let told = places.into_values().filter_map(|mut here| {
+        here.sort_by(|a, b| (a.help.is_none(), &a.message).cmp(&(b.help.is_none(), &b.message)));
+        let others = here.len() - 1;
+        let mut first = here.into_iter().next()?;
+        if others > 0 {
+            first.message.push_str(&format!(" (and {others} more at this place)"));
+        }
+        Some(first)
+    });
+    told.collect()
 }
