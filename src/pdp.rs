@@ -148,3 +148,107 @@ impl Pdp {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::task::Poll;
+
+    use super::*;
+    use crate::authorize::{RequestLine, Stated, Transport};
+    use crate::key::{Ceiling, Cost, Key, Mint, State};
+    use crate::policy::Bundle;
+    use crate::store::SledStore;
+
+    fn pdp(folder: &Path) -> Pdp {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let bundle = Bundle::read(&root.join("schemas"), &root.join("policies")).unwrap();
+        let revision = Arc::new(ArcSwap::from_pointee(Revision::build(&bundle).unwrap()));
+        let ledger = Ledger::load(Arc::new(SledStore::open(folder).unwrap())).unwrap();
+        let metrics = Metrics::new(Reason::ALL.iter().map(|reason| (reason.outcome().as_str(), reason.as_str())));
+        let metrics = Arc::new(metrics.unwrap());
+        Pdp::new(ledger, revision, Verifier::new(1, 8, Ceiling::default(), Arc::clone(&metrics)), metrics)
+    }
+
+    fn call<'a>(mint: &'a Mint, transport: Transport) -> Call<'a> {
+        Call {
+            credentials: Credentials::Token(Token::parse(mint.expose().as_bytes()).unwrap()),
+            transport,
+            address: None,
+            line: Some(RequestLine { method: "DELETE", target: "/v1/resources/res_1" }),
+            stated: Stated::default(),
+        }
+    }
+
+    /// A call that has begun and waits for Argon2; then the change is made; then the call goes on.
+    async fn decided_after(pdp: &Pdp, mint: &Mint, change: impl FnOnce()) -> &'static str {
+        let call = call(mint, Transport::Secure);
+        let mut deciding = Box::pin(pdp.authorize(&call));
+        let first = std::future::poll_fn(|context| Poll::Ready(deciding.as_mut().poll(context))).await;
+        assert!(first.is_pending(), "a secret that was never seen is checked on another thread");
+        change();
+        deciding.await.unwrap().reason.as_str()
+    }
+
+    #[tokio::test]
+    async fn a_change_that_is_acknowledged_while_a_secret_is_being_checked_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let pdp = pdp(&folder.path().join("store"));
+        type Change = fn(&mut Key);
+        let cases: [(&str, Change); 3] = [
+            ("key_revoked", Key::revoke),
+            ("key_disabled", |key| key.state = State::Disabled),
+            ("key_expired", |key| key.expires_at = Some(Timestamp::now())),
+        ];
+        for (expected, change) in cases {
+            let (_, keys) = pdp.ledger().create_account("Vexart", Cost::default(), Timestamp::now()).unwrap();
+            let (key, mint) = &keys[1];
+            let revoke = || {
+                let changed = pdp.ledger().change_key(&key.id, |key| {
+                    change(key);
+                    Ok(true)
+                });
+                changed.unwrap();
+            };
+            assert_eq!(decided_after(&pdp, mint, revoke).await, expected);
+        }
+        let (_, keys) = pdp.ledger().create_account("Vexart", Cost::default(), Timestamp::now()).unwrap();
+        let (key, mint) = &keys[1];
+        let expose = || {
+            assert!(pdp.ledger().compromise(&key.id, &mint.selector(), Timestamp::now()).unwrap());
+        };
+        assert_eq!(decided_after(&pdp, mint, expose).await, "key_compromised");
+        assert_eq!(decided_after(&pdp, &keys[3].1, || {}).await, "allowed");
+    }
+
+    #[tokio::test]
+    async fn a_policy_that_comes_into_force_while_a_secret_is_being_checked_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let pdp = pdp(&folder.path().join("store"));
+        let (_, keys) = pdp.ledger().create_account("Vexart", Cost::default(), Timestamp::now()).unwrap();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let shipped = Bundle::read(&root.join("schemas"), &root.join("policies")).unwrap();
+        let files = shipped.files().map(|(path, text)| (path.to_owned(), text.to_owned()));
+        let stop = ("policies/stop.cedar".to_owned(), "forbid (principal, action, resource);".to_owned());
+        let stopped = Revision::build(&Bundle::from_files(files.chain([stop]))).unwrap();
+        let put_in_force = || pdp.revision.store(Arc::new(stopped));
+        assert_eq!(decided_after(&pdp, &keys[1].1, put_in_force).await, "policy_denied");
+    }
+
+    #[tokio::test]
+    async fn an_exposed_key_is_dead_on_disk_before_its_call_is_answered() {
+        let folder = tempfile::tempdir().unwrap();
+        let pdp = pdp(&folder.path().join("store"));
+        let (_, keys) = pdp.ledger().create_account("Vexart", Cost::default(), Timestamp::now()).unwrap();
+        let (key, mint) = &keys[1];
+        let verdict = pdp.authorize(&call(mint, Transport::Insecure)).await.unwrap();
+        assert_eq!(verdict.reason, Reason::TransportInsecure);
+        let stored = Ledger::load(Arc::clone(pdp.ledger().store())).unwrap();
+        assert!(stored.ring().key(&key.id).unwrap().key.secret.compromised_at.is_some());
+        assert_eq!(decided_now(&pdp, mint).await, "key_compromised");
+    }
+
+    async fn decided_now(pdp: &Pdp, mint: &Mint) -> &'static str {
+        pdp.authorize(&call(mint, Transport::Secure)).await.unwrap().reason.as_str()
+    }
+}

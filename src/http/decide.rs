@@ -22,6 +22,7 @@ use crate::authorize::credentials::Credentials;
 use crate::authorize::verdict::Verdict;
 use crate::authorize::{Call, RequestLine, Stated, Transport};
 use crate::key::{AccountId, EnvironmentId, KeyId, Kind, Mode, Scope, masked};
+use crate::pdp::Unavailable;
 
 /// The most items of one batch.
 const MOST_ITEMS: usize = 1_000;
@@ -159,9 +160,13 @@ pub async fn authorize(State(decision): State<Arc<Decision>>, body: Bytes) -> Re
         Ok(question) => question,
         Err(invalid) => return refuse(invalid, &request_id),
     };
-    match decide(&decision, &question, &request_id).await {
+    let call = match call(&question) {
+        Ok(call) => call,
+        Err(invalid) => return refuse(invalid, &request_id),
+    };
+    match decide(&decision, &call, &request_id).await {
         Ok(answer) => found(Json(answer), &request_id),
-        Err(refusal) => refusal.into_response(&request_id),
+        Err(error) => answer::unavailable(error, &request_id),
     }
 }
 
@@ -177,12 +182,20 @@ pub async fn authorize_batch(State(decision): State<Arc<Decision>>, body: Bytes)
         }
         Err(invalid) => return refuse(invalid, &request_id),
     };
-    let mut items = Vec::with_capacity(batch.items.len());
-    for (at, question) in batch.items.iter().enumerate() {
-        match decide(&decision, question, &request_id).await {
+    // All are read before any is decided: a decision may mark a key, and a batch is refused whole.
+    let read: Result<Vec<Call<'_>>, Invalid> = (0..)
+        .zip(&batch.items)
+        .map(|(at, question)| call(question).map_err(|invalid: Invalid| invalid.within(at)))
+        .collect();
+    let calls = match read {
+        Ok(calls) => calls,
+        Err(invalid) => return refuse(invalid, &request_id),
+    };
+    let mut items = Vec::with_capacity(calls.len());
+    for call in &calls {
+        match decide(&decision, call, &request_id).await {
             Ok(answer) => items.push(answer),
-            Err(Refusal::Invalid(invalid)) => return refuse(invalid.within(at), &request_id),
-            Err(refusal) => return refusal.into_response(&request_id),
+            Err(error) => return answer::unavailable(error, &request_id),
         }
         // A batch of warm keys never waits, and must not keep its thread from other calls.
         tokio::task::consume_budget().await;
@@ -191,24 +204,9 @@ pub async fn authorize_batch(State(decision): State<Arc<Decision>>, body: Bytes)
     found(Json(BatchAnswer { items, request_id: request_id_text }), &request_id)
 }
 
-enum Refusal {
-    Invalid(Invalid),
-    Unavailable(crate::pdp::Unavailable),
-}
-
-impl Refusal {
-    fn into_response(self, request_id: &RequestId) -> Response<Body> {
-        match self {
-            Self::Invalid(invalid) => refuse(invalid, request_id),
-            Self::Unavailable(error) => answer::unavailable(error, request_id),
-        }
-    }
-}
-
-async fn decide(decision: &Decision, question: &Question<'_>, request_id: &RequestId) -> Result<Answer, Refusal> {
-    let call = call(question).map_err(Refusal::Invalid)?;
-    let verdict = decision.pdp.authorize(&call).await.map_err(Refusal::Unavailable)?;
-    decision.log(&verdict, &call, request_id).map_err(Refusal::Unavailable)?;
+async fn decide(decision: &Decision, call: &Call<'_>, request_id: &RequestId) -> Result<Answer, Unavailable> {
+    let verdict = decision.pdp.authorize(call).await?;
+    decision.log(&verdict, call, request_id)?;
     Ok(Answer::of(&verdict, &decision.realm, request_id))
 }
 

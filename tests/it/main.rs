@@ -16,6 +16,7 @@ mod demo;
 mod harness;
 mod nginx;
 mod reload;
+mod requests;
 mod secrets;
 mod security;
 mod shutdown;

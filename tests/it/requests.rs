@@ -1,0 +1,111 @@
+//! Questions over JSON: good ones, and bad ones of each kind with an answer that says what to mend.
+
+use serde_json::{Value, json};
+
+use crate::harness::Demo;
+
+/// Status and document of an answer to a raw body.
+async fn ask(demo: &Demo, path: &str, body: impl Into<reqwest::Body>) -> (u16, Value) {
+    let url = format!("{}{path}", demo.get("DECISION_URL"));
+    let answer = demo.client.post(url).body(body).send().await.unwrap();
+    let status = answer.status().as_u16();
+    assert_eq!(answer.headers()["cache-control"], "no-store");
+    assert!(answer.headers().contains_key("x-request-id"));
+    (status, answer.json().await.unwrap())
+}
+
+#[tokio::test]
+async fn a_question_that_cannot_be_understood_is_answered_with_its_field_and_what_is_wrong() {
+    let demo = Demo::start();
+    let deep = format!(r#"{{"method": "GET", "path": {}1{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+    let items = format!(r#"{{"items": [{}]}}"#, vec![r#"{"method":"GET","path":"/"}"#; 1_001].join(","));
+    for (path, body, field, said) in [
+        ("", "", None, "EOF"),
+        ("", "GET /v1/resources", None, "expected value"),
+        ("", "[]", None, "invalid length"),
+        ("", "\u{feff}{}", None, "expected value"),
+        ("", r#"{"path": "/v1/resources"}"#, None, "missing field `method`"),
+        ("", r#"{"method": "GET"}"#, None, "missing field `path`"),
+        ("", r#"{"method": "GET", "path": "/", "url": "/"}"#, Some("url"), "unknown field `url`"),
+        ("", r#"{"method": "GET", "path": "/", "path": "/v1"}"#, None, "duplicate field"),
+        ("", r#"{"method": 1, "path": "/"}"#, Some("method"), "expected"),
+        ("", r#"{"method": "GET", "path": "/", "scheme": "HTTPS"}"#, Some("scheme"), "`https`"),
+        ("", r#"{"method": "GET", "path": "/", "ip": "localhost"}"#, Some("ip"), "IP address"),
+        ("", r#"{"method": "GET", "path": "/", "ip": "192.0.2.1:80"}"#, Some("ip"), "IP address"),
+        (
+            "",
+            r#"{"method": "GET", "path": "/", "resource": {"environment": "live"}}"#,
+            Some("resource.environment"),
+            "",
+        ),
+        ("", r#"{"method": "GET", "path": "/", "resource": {"type": "job"}}"#, Some("resource.type"), "unknown field"),
+        ("", r#"{"method": "GET", "path": "/", "token": "a", "authorization": "b"}"#, Some("token"), "not both"),
+        ("", r#"{"method": "GET", "path": "/"} {}"#, None, "trailing"),
+        ("", &deep, Some("path"), ""),
+        ("/batch", r#"{"items": {}}"#, Some("items"), "sequence"),
+        ("/batch", r#"{"items": [{"method": "GET"}]}"#, Some("items[0]"), "path"),
+        ("/batch", &items, Some("items"), "at most 1000"),
+        (
+            "/batch",
+            r#"{"items": [{"method": "GET", "path": "/"}, {"method": "GET", "path": "/", "token": "", "authorization": ""}]}"#,
+            Some("items[1].token"),
+            "not both",
+        ),
+    ] {
+        let (status, document) = ask(&demo, &format!("/v1/authorize{path}"), body.to_owned()).await;
+        let short = &body[..body.len().min(100)];
+        assert_eq!((status, &document["code"]), (400, &json!("request_invalid")), "{short}: {document}");
+        assert_eq!(document.get("field").and_then(Value::as_str), field, "{short}: {document}");
+        assert!(document["detail"].as_str().unwrap().contains(said), "{short}: {document}");
+    }
+    let url = format!("{}/v1/authorize", demo.get("DECISION_URL"));
+    let large = demo.client.post(&url).body(vec![b' '; 2 << 20]).send().await.unwrap();
+    assert_eq!(large.status(), 413);
+    assert_eq!(demo.client.get(&url).send().await.unwrap().status(), 405);
+    assert_eq!(demo.client.get(format!("{url}/other")).send().await.unwrap().status(), 404);
+    assert_eq!(demo.reason("SK_LIVE", "/v1/resources").await, "allowed", "it serves as before");
+}
+
+#[tokio::test]
+async fn a_batch_is_decided_in_its_order_or_refused_whole() {
+    let demo = Demo::start();
+    let item =
+        |token: &str, method: &str| json!({ "token": demo.get(token), "method": method, "path": "/v1/resources" });
+    let batch = json!({ "items": [item("SK_LIVE", "POST"), item("PK_LIVE", "POST"), item("RK_LIVE", "GET"),
+        { "method": "GET", "path": "/v1/resources" }] });
+    let (status, answer) = ask(&demo, "/v1/authorize/batch", batch.to_string()).await;
+    let reasons: Vec<&str> =
+        answer["items"].as_array().unwrap().iter().map(|item| item["reason"].as_str().unwrap()).collect();
+    assert_eq!((status, reasons), (200, vec!["allowed", "policy_denied", "allowed", "credentials_missing"]));
+    let (status, answer) = ask(&demo, "/v1/authorize/batch", r#"{"items": []}"#).await;
+    assert_eq!((status, &answer["items"]), (200, &json!([])));
+
+    // The first item would kill the key; the second cannot be read, so that nothing is done.
+    let mut exposing = item("SK_TEST", "GET");
+    exposing["scheme"] = json!("http");
+    let unreadable = json!({ "token": "", "authorization": "", "method": "GET", "path": "/" });
+    let batch = json!({ "items": [exposing, unreadable] });
+    assert_eq!(ask(&demo, "/v1/authorize/batch", batch.to_string()).await.0, 400);
+    assert_eq!(demo.reason("SK_TEST", "/v1/resources").await, "allowed");
+}
+
+#[tokio::test]
+async fn whose_data_it_is_counts_when_the_service_says_so() {
+    let demo = Demo::start();
+    let ask = async |resource: Value| {
+        let token = demo.get("SK_LIVE");
+        let question = json!({ "token": token, "method": "GET", "path": "/v1/resources/res_1", "resource": resource });
+        demo.authorize(question).await
+    };
+    let own = ask(json!({ "id": "res_1" })).await;
+    assert_eq!(own["reason"], "allowed");
+    let environment = own["environment"].as_str().unwrap();
+    for (stated, expected) in [
+        (environment.to_owned(), "allowed"),
+        (environment.replace("/live", "/test"), "policy_denied"),
+        ("acct_0000000000000000/live".to_owned(), "policy_denied"),
+    ] {
+        let answer = ask(json!({ "id": "res_1", "environment": stated })).await;
+        assert_eq!(answer["reason"], expected, "{stated}");
+    }
+}
