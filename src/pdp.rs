@@ -170,7 +170,7 @@ mod tests {
         Pdp::new(ledger, revision, Verifier::new(1, 8, Ceiling::default(), Arc::clone(&metrics)), metrics)
     }
 
-    fn call<'a>(mint: &'a Mint, transport: Transport) -> Call<'a> {
+    fn call(mint: &Mint, transport: Transport) -> Call<'_> {
         Call {
             credentials: Credentials::Token(Token::parse(mint.expose().as_bytes()).unwrap()),
             transport,
@@ -192,9 +192,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_change_that_is_acknowledged_while_a_secret_is_being_checked_counts() {
+        type Change = fn(&mut Key);
         let folder = tempfile::tempdir().unwrap();
         let pdp = pdp(&folder.path().join("store"));
-        type Change = fn(&mut Key);
         let cases: [(&str, Change); 3] = [
             ("key_revoked", Key::revoke),
             ("key_disabled", |key| key.state = State::Disabled),
