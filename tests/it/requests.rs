@@ -90,6 +90,23 @@ async fn a_batch_is_decided_in_its_order_or_refused_whole() {
 }
 
 #[tokio::test]
+async fn a_method_or_path_that_is_none_is_denied() {
+    let demo = Demo::start();
+    for (method, path, expected) in [
+        ("GET\r\nX: 1", "/v1/resources", "no_route"),
+        ("GET /v1/resources", "/v1/resources", "no_route"),
+        ("", "/v1/resources", "no_route"),
+        ("GET", "/v1/resources\r\nX: 1", "path_ambiguous"),
+        ("GET", "/v1/resources\u{0}", "path_ambiguous"),
+        ("GET", "", "path_ambiguous"),
+        ("GET", "v1/resources", "path_ambiguous"),
+    ] {
+        let question = json!({ "token": demo.get("SK_LIVE"), "method": method, "path": path });
+        assert_eq!(demo.authorize(question).await["reason"], expected, "{method:?} {path:?}");
+    }
+}
+
+#[tokio::test]
 async fn whose_data_it_is_counts_when_the_service_says_so() {
     let demo = Demo::start();
     let ask = async |resource: Value| {
