@@ -22,9 +22,6 @@ use crate::pdp::Pdp;
 use crate::store::{SledStore, Store, StoreError};
 use crate::verifier::Verifier;
 
-/// Stack of the threads that evaluate policies, in bytes. The caps on expressions (`policy::scan`) and the
-/// vetting child, which works on no more than this, keep every evaluation far below it.
-pub const STACK: usize = 8 << 20;
 /// Connections to the admin listener at a time: scrapers and people.
 const ADMIN_CONNECTIONS: usize = 64;
 /// Descriptors besides connections: the store, the logs, the watchers.

@@ -4,7 +4,7 @@
 //! few attributes that the route's policies read. Where these are the same, so is the answer: it is
 //! remembered beside the record ([`Memo`]) and forgotten with it, or when another revision is asked.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use cedar_policy::PolicyId;
@@ -29,47 +29,38 @@ pub enum Evaluation {
 
 /// Evaluations of one key's questions under one revision, by a number that the revision gives each question.
 ///
-/// Reading takes no lock. Memory is bounded by the number of a revision's routes.
+/// Reading takes no lock. A key's few questions are remembered, [`MOST`] of them, however many routes there are.
 #[derive(Default)]
 pub struct Memo(ArcSwapOption<Page>);
+
+/// Questions that are remembered of one key.
+const MOST: usize = 8;
 
 struct Page {
     /// Which revision the evaluations are of.
     generation: u64,
-    evaluations: Box<[OnceLock<Arc<Evaluation>>]>,
+    /// The newest last.
+    evaluations: Vec<(usize, Arc<Evaluation>)>,
 }
 
 impl Memo {
-    /// The evaluation of question `number` of `questions` under the revision of this generation: the remembered one,
-    /// or what `evaluate` says, which is then remembered.
+    /// The evaluation of question `number` under the revision of this generation: the remembered one, or what
+    /// `evaluate` says, which is then remembered.
     ///
     /// A failure is never remembered.
-    pub fn get_or(
-        &self,
-        generation: u64,
-        (number, questions): (usize, usize),
-        evaluate: impl FnOnce() -> Evaluation,
-    ) -> Arc<Evaluation> {
+    pub fn get_or(&self, generation: u64, number: usize, evaluate: impl FnOnce() -> Evaluation) -> Arc<Evaluation> {
         let page = self.0.load();
-        let current = page.as_ref().filter(|page| page.generation == generation);
-        if let Some(found) = current.and_then(|page| page.evaluations.get(number)?.get()) {
+        let known =
+            page.as_ref().filter(|page| page.generation == generation).map_or(&[][..], |page| &page.evaluations);
+        if let Some((_, found)) = known.iter().find(|(of, _)| *of == number) {
             return Arc::clone(found);
         }
         let evaluation = Arc::new(evaluate());
-        if matches!(*evaluation, Evaluation::Failed(_)) {
-            return evaluation;
-        }
-        let place = |page: &Page| page.evaluations.get(number).map(|place| place.set(Arc::clone(&evaluation)));
-        match current {
-            // Another thread may have been first, with the same evaluation.
-            Some(page) => drop(place(page)),
-            // Another thread's new page may be lost to this one: its evaluations are made again.
-            None => {
-                let evaluations = (0..questions).map(|_| OnceLock::new()).collect();
-                let page = Page { generation, evaluations };
-                drop(place(&page));
-                self.0.store(Some(Arc::new(page)));
-            }
+        if !matches!(*evaluation, Evaluation::Failed(_)) {
+            let kept = known.get(known.len().saturating_sub(MOST - 1)..).unwrap_or_default();
+            let evaluations = kept.iter().cloned().chain([(number, Arc::clone(&evaluation))]).collect();
+            // Another thread's new page may be lost to this one: its evaluation is then made again.
+            self.0.store(Some(Arc::new(Page { generation, evaluations })));
         }
         evaluation
     }
@@ -86,23 +77,30 @@ mod tests {
     #[test]
     fn an_evaluation_is_remembered_for_its_question_and_revision_alone() {
         let memo = Memo::default();
-        assert_eq!(*memo.get_or(1, (0, 2), || permitted("a")), permitted("a"));
-        assert_eq!(*memo.get_or(1, (0, 2), || permitted("b")), permitted("a"));
-        assert_eq!(*memo.get_or(1, (1, 2), || permitted("b")), permitted("b"));
-        assert_eq!(*memo.get_or(2, (0, 2), || permitted("c")), permitted("c"));
-        assert_eq!(*memo.get_or(2, (1, 2), || permitted("d")), permitted("d"));
-        assert_eq!(
-            *memo.get_or(2, (9, 2), || permitted("e")),
-            permitted("e"),
-            "a number out of range is not remembered"
-        );
+        assert_eq!(*memo.get_or(1, 0, || permitted("a")), permitted("a"));
+        assert_eq!(*memo.get_or(1, 0, || permitted("b")), permitted("a"));
+        assert_eq!(*memo.get_or(1, 1, || permitted("b")), permitted("b"));
+        assert_eq!(*memo.get_or(2, 0, || permitted("c")), permitted("c"));
+        assert_eq!(*memo.get_or(2, 1, || permitted("d")), permitted("d"));
+        assert_eq!(*memo.get_or(1, 1, || permitted("e")), permitted("e"));
+    }
+
+    #[test]
+    fn only_a_few_questions_are_remembered_the_newest_of_them() {
+        let memo = Memo::default();
+        for number in 0..1_000 {
+            memo.get_or(1, number, || permitted("a"));
+        }
+        assert_eq!(memo.0.load().as_ref().unwrap().evaluations.len(), MOST);
+        assert_eq!(*memo.get_or(1, 1_000 - MOST, || permitted("b")), permitted("a"));
+        assert_eq!(*memo.get_or(1, 999 - MOST, || permitted("b")), permitted("b"));
     }
 
     #[test]
     fn a_failure_is_never_remembered() {
         let memo = Memo::default();
         let failed = Evaluation::Failed([].into());
-        assert_eq!(*memo.get_or(1, (0, 1), || failed.clone()), failed);
-        assert_eq!(*memo.get_or(1, (0, 1), || permitted("a")), permitted("a"));
+        assert_eq!(*memo.get_or(1, 0, || failed.clone()), failed);
+        assert_eq!(*memo.get_or(1, 0, || permitted("a")), permitted("a"));
     }
 }

@@ -1,9 +1,8 @@
 //! The policy decision point: the live parts behind the one `authorize` that every surface calls.
 //!
-//! It finds the key in the ring, has its secret checked, asks the pure
-//! [`authorize`](crate::authorize::authorize()) for a verdict, and does what the verdict demands before it
-//! is told: a secret that travelled in the clear is marked in the store first. A warm call takes no lock,
-//! touches no disk and waits for nothing.
+//! It finds the key in the ring, has its secret checked, and asks the pure
+//! [`authorize`](crate::authorize::authorize()) for a verdict. A secret that travelled in the clear is marked in
+//! the store before that is told. A warm call takes no lock, touches no disk and waits for nothing.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,8 +12,8 @@ use jiff::Timestamp;
 
 use crate::authorize::credentials::Credentials;
 use crate::authorize::verdict::{Reason, Verdict};
-use crate::authorize::{Call, Caller, authorize};
-use crate::key::{Glance, Secret, Token};
+use crate::authorize::{Call, Caller, Transport, authorize};
+use crate::key::{Glance, Kind, Secret, Selector, Token};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::policy::Revision;
@@ -27,7 +26,7 @@ pub enum Unavailable {
     /// Too many keys are being checked for the first time.
     #[error("too many keys are being checked for the first time; try again in a second")]
     Busy,
-    /// What the verdict demands could not be written.
+    /// A secret was exposed, and that could not be written. It works no more until the end of the process.
     #[error("the store could not be written; try again")]
     Store,
     /// The decision log cannot take the decision, and the configuration says that none may go unlogged.
@@ -65,18 +64,18 @@ impl Pdp {
         &self.metrics
     }
 
-    /// Decides one call, and returns once everything that the verdict demands is on disk.
+    /// Decides one call. When it exposed a secret, that is on disk before this returns.
     ///
     /// # Errors
-    /// [`Unavailable`] when no decision could be made or carried out; to be answered as 503.
-    pub async fn authorize(&self, call: &Call<'_>) -> Result<Verdict, Unavailable> {
+    /// [`Unavailable`] when no decision could be made or an exposure not written; to be answered as 503.
+    pub async fn authorize(self: &Arc<Self>, call: &Call<'_>) -> Result<Verdict, Unavailable> {
         let started = Instant::now();
-        let caller = self.identify(&call.credentials).await?;
+        let caller = match (call.transport, call.credentials) {
+            (Transport::Insecure, Credentials::Token(token)) => self.identify_exposed(token).await?,
+            (_, credentials) => self.identify(&credentials).await?,
+        };
         // The key's state is read after its secret was checked, so that a key that was revoked meanwhile is dead.
         let verdict = authorize(call, caller, &self.revision.load_full(), Timestamp::now());
-        if verdict.exposed.is_some() {
-            self.mark_exposed(&verdict).await?;
-        }
         if verdict.reason == Reason::TransportUnknown {
             tracing::error!(
                 "a call was refused because the proxy did not state whether it came over HTTPS; \
@@ -126,26 +125,45 @@ impl Pdp {
         Ok(Caller::Proven(now, token.selector))
     }
 
-    /// Writes down that a secret was exposed; the call is answered after that.
-    async fn mark_exposed(&self, verdict: &Verdict) -> Result<(), Unavailable> {
-        let (Some(live), Some(selector)) = (&verdict.key, verdict.exposed) else {
+    /// Who sends this token in the clear; its secret is marked. On a task of its own, because whoever listens on the
+    /// wire has the secret, whether or not the client waits for an answer.
+    async fn identify_exposed(self: &Arc<Self>, token: Token<'_>) -> Result<Caller, Unavailable> {
+        let (this, secret) = (Arc::clone(self), Secret::of(&token));
+        let Token { kind, mode, selector, .. } = token;
+        let marking = tokio::spawn(async move {
+            let token = Token::of_secret(kind, mode, selector, &secret);
+            let caller = this.identify(&Credentials::Token(token)).await?;
+            if let Caller::Proven(live, selector) = &caller {
+                this.mark_exposed(live, *selector).await?;
+            }
+            // As the record was before: the call is told that it was the one that exposed the secret.
+            Ok(caller)
+        });
+        marking.await.unwrap_or(Err(Unavailable::Store))
+    }
+
+    /// Writes down that a secret was exposed.
+    async fn mark_exposed(&self, live: &LiveKey, selector: Selector) -> Result<(), Unavailable> {
+        let is_marked = live.key.secret(&selector).is_none_or(|secret| secret.compromised_at.is_some());
+        // Publishable keys are for the public.
+        if is_marked || live.key.kind == Kind::Publishable {
             return Ok(());
-        };
+        }
         let (ledger, id) = (self.ledger.clone(), live.key.id);
         let written = tokio::task::spawn_blocking(move || ledger.compromise(&id, &selector, Timestamp::now())).await;
-        match written {
+        let error = match written {
             Ok(Ok(marked)) => {
                 if marked {
                     tracing::warn!(key = %id, "the key came over plain HTTP; its secret is compromised from now on");
                 }
-                Ok(())
+                return Ok(());
             }
-            Ok(Err(error)) => {
-                tracing::error!(key = %id, %error, "an exposed key could not be marked");
-                Err(Unavailable::Store)
-            }
-            Err(_) => Err(Unavailable::Store),
-        }
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        self.ledger.ring().distrust(&id, &selector, Timestamp::now());
+        tracing::error!(key = %id, %error, "an exposed key could not be marked; it is refused until this process ends");
+        Err(Unavailable::Store)
     }
 }
 
@@ -158,16 +176,20 @@ mod tests {
     use crate::authorize::{RequestLine, Stated, Transport};
     use crate::key::{Ceiling, Cost, Key, Mint, State};
     use crate::policy::Bundle;
-    use crate::store::SledStore;
+    use crate::store::{Batch, CommitError, Row, SledStore, Store, StoreError, Table};
 
-    fn pdp(folder: &Path) -> Pdp {
+    fn pdp(folder: &Path) -> Arc<Pdp> {
+        pdp_on(Arc::new(SledStore::open(folder).unwrap()))
+    }
+
+    fn pdp_on(store: Arc<dyn Store>) -> Arc<Pdp> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let bundle = Bundle::read(&root.join("schemas"), &root.join("policies")).unwrap();
         let revision = Arc::new(ArcSwap::from_pointee(Revision::build(&bundle).unwrap()));
-        let ledger = Ledger::load(Arc::new(SledStore::open(folder).unwrap())).unwrap();
+        let ledger = Ledger::load(store).unwrap();
         let metrics = Metrics::new(Reason::ALL.iter().map(|reason| (reason.outcome().as_str(), reason.as_str())));
         let metrics = Arc::new(metrics.unwrap());
-        Pdp::new(ledger, revision, Verifier::new(1, 8, Ceiling::default(), Arc::clone(&metrics)), metrics)
+        Arc::new(Pdp::new(ledger, revision, Verifier::new(1, 8, Ceiling::default(), Arc::clone(&metrics)), metrics))
     }
 
     fn call(mint: &Mint, transport: Transport) -> Call<'_> {
@@ -181,7 +203,7 @@ mod tests {
     }
 
     /// A call that has begun and waits for Argon2; then the change is made; then the call goes on.
-    async fn decided_after(pdp: &Pdp, mint: &Mint, change: impl FnOnce()) -> &'static str {
+    async fn decided_after(pdp: &Arc<Pdp>, mint: &Mint, change: impl FnOnce()) -> &'static str {
         let call = call(mint, Transport::Secure);
         let mut deciding = Box::pin(pdp.authorize(&call));
         let first = std::future::poll_fn(|context| Poll::Ready(deciding.as_mut().poll(context))).await;
@@ -248,7 +270,73 @@ mod tests {
         assert_eq!(decided_now(&pdp, mint).await, "key_compromised");
     }
 
-    async fn decided_now(pdp: &Pdp, mint: &Mint) -> &'static str {
+    #[tokio::test]
+    async fn a_key_in_the_clear_is_dead_whatever_its_state_and_even_when_its_client_hangs_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let pdp = pdp(&folder.path().join("store"));
+        let (_, keys) = pdp.ledger().create_account("Vexart", Cost::default(), Timestamp::now()).unwrap();
+        let is_marked = |key: &Key| pdp.ledger().ring().key(&key.id).unwrap().key.secret.compromised_at.is_some();
+        let [publishable, disabled, _, abandoned] = keys.as_slice() else { panic!("four keys") };
+
+        let verdict = pdp.authorize(&call(&publishable.1, Transport::Insecure)).await.unwrap();
+        assert_eq!((verdict.reason, is_marked(&publishable.0)), (Reason::TransportInsecure, false));
+
+        let disable = |key: &mut Key| {
+            key.state = State::Disabled;
+            Ok(true)
+        };
+        pdp.ledger().change_key(&disabled.0.id, disable).unwrap();
+        let verdict = pdp.authorize(&call(&disabled.1, Transport::Insecure)).await.unwrap();
+        assert_eq!((verdict.reason, is_marked(&disabled.0)), (Reason::KeyDisabled, true));
+
+        let call = call(&abandoned.1, Transport::Insecure);
+        let mut deciding = Box::pin(pdp.authorize(&call));
+        assert!(std::future::poll_fn(|context| Poll::Ready(deciding.as_mut().poll(context))).await.is_pending());
+        drop(deciding);
+        let until = Instant::now() + std::time::Duration::from_secs(30);
+        while !is_marked(&abandoned.0) {
+            assert!(Instant::now() < until, "never marked");
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    }
+
+    /// A store that can be read and not written.
+    struct Full(SledStore);
+
+    impl Store for Full {
+        fn get(&self, table: Table, key: &[u8]) -> Result<Option<Row>, StoreError> {
+            self.0.get(table, key)
+        }
+
+        fn scan(
+            &self,
+            table: Table,
+            prefix: &[u8],
+            each: &mut dyn FnMut(Row) -> Result<(), StoreError>,
+        ) -> Result<(), StoreError> {
+            self.0.scan(table, prefix, each)
+        }
+
+        fn commit(&self, _: &Batch) -> Result<Vec<u64>, CommitError> {
+            let reason = "no space left on device".into();
+            Err(StoreError::Io { path: "store".into(), doing: "written", reason }.into())
+        }
+    }
+
+    #[tokio::test]
+    async fn an_exposed_key_that_cannot_be_marked_on_disk_works_no_more_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SledStore::open(&folder.path().join("store")).unwrap();
+        let (_, keys) =
+            Ledger::load(Arc::new(store)).unwrap().create_account("V", Cost::default(), Timestamp::now()).unwrap();
+        let pdp = pdp_on(Arc::new(Full(SledStore::open(&folder.path().join("store")).unwrap())));
+        let mint = &keys[1].1;
+        assert_eq!(decided_now(&pdp, mint).await, "allowed");
+        assert_eq!(pdp.authorize(&call(mint, Transport::Insecure)).await.unwrap_err(), Unavailable::Store);
+        assert_eq!(decided_now(&pdp, mint).await, "key_compromised");
+    }
+
+    async fn decided_now(pdp: &Arc<Pdp>, mint: &Mint) -> &'static str {
         pdp.authorize(&call(mint, Transport::Secure)).await.unwrap().reason.as_str()
     }
 }

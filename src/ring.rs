@@ -1,13 +1,15 @@
 //! All keys and accounts in memory: what the decision path reads instead of the store.
 //!
 //! The ring changes in one way only: [`Ring::apply`] takes what the store has committed. It is never
-//! ahead of the disk, so that a crash forgets nothing that anybody was told. Reads take no lock: the
+//! ahead of the disk, so that a crash forgets nothing that anybody was told; but for [`Ring::distrust`], because
+//! an exposed secret must not go on working while the disk is full. Reads take no lock: the
 //! maps are lock-free (papaya), and a record is replaced whole, never changed in place, so that a reader
 //! sees the old record or the new one.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use jiff::Timestamp;
 use papaya::HashMap;
 
 use crate::evaluation::Memo;
@@ -85,6 +87,8 @@ pub struct Ring {
     selectors: HashMap<Selector, Arc<LiveKey>>,
     /// Every list of scopes that some key has or had: many keys share a few.
     scopes: HashMap<Arc<[Scope]>, ()>,
+    /// Held while a change is followed, so that the maps never disagree about a key. Readers know nothing of it.
+    following: Mutex<()>,
 }
 
 impl Ring {
@@ -115,36 +119,38 @@ impl Ring {
     }
 
     fn apply_key(&self, mut key: Key, version: u64) {
+        let _following = self.following.lock().unwrap_or_else(PoisonError::into_inner);
         key.scopes = self.shared(&key.scopes);
-        let keys = self.keys.pin();
-        let id = key.id;
-        let before = keys.get(&id).cloned();
-        let newer = |held: &Arc<LiveKey>| held.version >= version;
-        if before.as_ref().is_some_and(newer) {
-            return;
+        let before = self.key(&key.id);
+        if before.as_ref().is_none_or(|before| before.version < version) {
+            self.replace(before.as_deref(), key, version);
         }
-        let live = Arc::new(match &before {
+    }
+
+    /// Marks an exposed secret that could not be marked in the store. It lasts until the record changes there, or
+    /// until the end of the process.
+    pub fn distrust(&self, id: &KeyId, selector: &Selector, now: Timestamp) {
+        let _following = self.following.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(before) = self.key(id) else { return };
+        let mut key = before.key.clone();
+        if key.compromise(selector, now) {
+            self.replace(Some(&before), key, before.version);
+        }
+    }
+
+    /// Puts a record in the place of another.
+    fn replace(&self, before: Option<&LiveKey>, key: Key, version: u64) {
+        let (keys, selectors) = (self.keys.pin(), self.selectors.pin());
+        let id = key.id;
+        let live = Arc::new(match before {
             Some(before) => LiveKey::succeeding(key, version, before),
             None => LiveKey::new(key, version),
         });
-        // The map decides who is newer, once more, atomically: two commits may arrive here at the same time.
-        let held = keys.update_or_insert(
-            id,
-            |held| if newer(held) { Arc::clone(held) } else { Arc::clone(&live) },
-            Arc::clone(&live),
-        );
-        if !Arc::ptr_eq(held, &live) {
-            return;
-        }
-        let selectors = self.selectors.pin();
+        keys.insert(id, Arc::clone(&live));
         for secret in live.key.secrets() {
-            selectors.update_or_insert(
-                secret.selector,
-                |held| if newer(held) { Arc::clone(held) } else { Arc::clone(&live) },
-                Arc::clone(&live),
-            );
+            selectors.insert(secret.selector, Arc::clone(&live));
         }
-        let gone = before.iter().flat_map(|before| before.key.secrets()).map(|secret| secret.selector);
+        let gone = before.into_iter().flat_map(|before| before.key.secrets()).map(|secret| secret.selector);
         for selector in gone.filter(|selector| live.key.secret(selector).is_none()) {
             selectors.remove(&selector);
         }
@@ -197,7 +203,7 @@ mod tests {
     use jiff::{SignedDuration, Timestamp};
 
     use super::*;
-    use crate::key::{Cost, Kind, Mint, Mode, NewKey, State, StoredSecret};
+    use crate::key::{Cost, Kind, Mint, Mode, NewKey, Phc, State, Status, StoredSecret};
 
     fn made() -> (Mint, Key) {
         let now = Timestamp::UNIX_EPOCH;
@@ -245,6 +251,44 @@ mod tests {
         ring.apply(Applied::Key(key.into(), 2));
         ring.apply(Applied::Key(active.into(), 1));
         assert_eq!(ring.find(&mint.selector()).unwrap().key.state, State::Revoked);
+    }
+
+    #[test]
+    fn changes_that_arrive_in_any_order_leave_the_secrets_of_the_newest_record_alone() {
+        for round in 0..500 {
+            let (ring, (mint, mut key)) = (Ring::new(), made());
+            let mut selectors = vec![mint.selector()];
+            let mut changes = vec![Applied::Key(key.clone().into(), 1)];
+            for version in 2..6 {
+                let mint = Mint::new(Kind::Secret, Mode::Live).unwrap();
+                let stored = StoredSecret::new(&mint, Phc::none(), Timestamp::UNIX_EPOCH);
+                key.rotate(stored, SignedDuration::from_secs(60), Timestamp::UNIX_EPOCH).unwrap();
+                selectors.push(mint.selector());
+                changes.push(Applied::Key(key.clone().into(), version));
+            }
+            let turn = round % changes.len();
+            changes.rotate_left(turn);
+            std::thread::scope(|scope| {
+                for change in changes {
+                    scope.spawn(|| ring.apply(change));
+                }
+            });
+            let found: Vec<bool> = selectors.iter().map(|selector| ring.find(selector).is_some()).collect();
+            assert_eq!(found, [false, false, false, true, true], "round {round}");
+        }
+    }
+
+    #[test]
+    fn a_secret_that_is_distrusted_stays_so_until_the_store_says_more() {
+        let (ring, (mint, key)) = (Ring::new(), made());
+        ring.apply(Applied::Key(key.clone().into(), 1));
+        ring.distrust(&key.id, &mint.selector(), Timestamp::UNIX_EPOCH);
+        let live = ring.find(&mint.selector()).unwrap();
+        assert_eq!(live.key.status(&live.key.secret, Timestamp::UNIX_EPOCH), Status::Compromised);
+        ring.apply(Applied::Key(key.clone().into(), 1));
+        assert!(ring.key(&key.id).unwrap().key.secret.compromised_at.is_some(), "the same version says nothing new");
+        ring.apply(Applied::Key(key.clone().into(), 2));
+        assert!(ring.key(&key.id).unwrap().key.secret.compromised_at.is_none());
     }
 
     #[test]

@@ -6,12 +6,15 @@
 
 use std::io::IsTerminal as _;
 
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 use crate::config::{Log, LogFormat};
 
+/// Lines that may wait for standard error; more are lost.
+const LINES: usize = 8_192;
 /// The variable that overrides `log.level`.
 pub const VARIABLE: &str = "KEYWARD_LOG";
 
@@ -33,18 +36,21 @@ pub enum TelemetryError {
     Twice(#[from] TryInitError),
 }
 
-/// Sends the events of this process to standard error, as the configuration or [`VARIABLE`] says.
+/// Sends the events of this process to standard error, as the configuration or [`VARIABLE`] says. A thread writes them:
+/// when nobody reads, lines are lost, and no decision waits. What is queued is written when the guard is dropped.
 ///
 /// # Errors
 /// [`TelemetryError`]: a level that cannot be read, or a process that has a subscriber already.
-pub fn init(log: &Log) -> Result<(), TelemetryError> {
+pub fn init(log: &Log) -> Result<WorkerGuard, TelemetryError> {
     let filter = filter(log, std::env::var(VARIABLE).ok())?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let (writer, guard) =
+        NonBlockingBuilder::default().buffered_lines_limit(LINES).thread_name("log").finish(std::io::stderr());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     match log.format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).finish().try_init()?,
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).finish().try_init()?,
     }
-    Ok(())
+    Ok(guard)
 }
 
 fn filter(log: &Log, variable: Option<String>) -> Result<EnvFilter, TelemetryError> {

@@ -10,19 +10,22 @@ pub mod examples;
 pub mod vet;
 pub mod watch;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use serde::Serialize;
+use tokio::task::JoinHandle;
 
-use self::vet::Vetter;
+use self::vet::{Failure, Vetter};
 use crate::metrics::Metrics;
-use crate::policy::{Bundle, Digest, Rejection, Revision};
+use crate::policy::{Bundle, Digest, Problem, Rejection, Revision};
 use crate::store::{Batch, CommitError, Expect, Store, StoreError, Table};
 
+/// How long the files may take to be read.
+const READING_LIMIT: Duration = Duration::from_secs(10);
 /// The row that holds the last good bundle.
 const LAST_GOOD: &[u8] = b"last-good";
 
@@ -50,7 +53,7 @@ pub struct Active {
 /// Files on disk that are not in force, because they were refused.
 #[derive(Debug, Clone, Serialize)]
 pub struct Refused {
-    /// Their digest; none when they could not even be read.
+    /// Their digest; none when they could not even be read or checked, so that they are tried again.
     pub digest: Option<Digest>,
     /// Since when what is on disk differs from what is in force.
     pub since: Timestamp,
@@ -85,6 +88,8 @@ pub enum StartError {
     Store(#[from] StoreError),
 }
 
+type Reading = JoinHandle<Result<Bundle, Rejection>>;
+
 /// Brings revisions into force.
 pub struct Activator {
     schemas: PathBuf,
@@ -92,6 +97,8 @@ pub struct Activator {
     vetter: Vetter,
     store: Arc<dyn Store>,
     current: Arc<ArcSwap<Revision>>,
+    /// A reading that did not end in time: there is never a second one beside it.
+    reading: tokio::sync::Mutex<Option<Reading>>,
     /// Written by one reload at a time, read by whoever asks for the report; never on the decision path.
     report: Mutex<Report>,
     metrics: Arc<Metrics>,
@@ -109,9 +116,10 @@ impl Activator {
         store: Arc<dyn Store>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StartError> {
-        let read = read(&schemas, &policies).await;
+        let reading = tokio::sync::Mutex::default();
+        let read = read(&schemas, &policies, &reading).await;
         let checked = match &read {
-            Ok(bundle) => vetter.vet(bundle).await,
+            Ok(bundle) => vetter.vet(bundle).await.map_err(Failure::into_rejection),
             Err(rejection) => Err(rejection.clone()),
         };
         let (revision, source, refused) = match (checked, read) {
@@ -147,7 +155,7 @@ impl Activator {
             tracing::info!(revision = %report.active.digest.short(), "revision in force");
         }
         let current = Arc::new(ArcSwap::from_pointee(revision));
-        Ok(Self { schemas, policies, vetter, store, current, report: Mutex::new(report), metrics })
+        Ok(Self { schemas, policies, vetter, store, current, reading, report: Mutex::new(report), metrics })
     }
 
     /// The revision in force, to be read by whoever decides.
@@ -161,9 +169,10 @@ impl Activator {
     }
 
     /// Looks at the files, and brings them into force when they differ and are good. Called by one task
-    /// alone ([`watch`]), so that reloads never overtake each other.
-    pub async fn rescan(&self) {
-        let bundle = match read(&self.schemas, &self.policies).await {
+    /// alone ([`watch`]), so that reloads never overtake each other. Files that were refused are not checked again
+    /// unless `anew` says so.
+    pub async fn rescan(&self, anew: bool) {
+        let bundle = match read(&self.schemas, &self.policies, &self.reading).await {
             Ok(bundle) => bundle,
             Err(rejection) => return self.refuse(None, rejection),
         };
@@ -173,7 +182,7 @@ impl Activator {
         if digest == report.active.digest {
             return self.agree();
         }
-        if already_refused {
+        if already_refused && !anew {
             return;
         }
         match self.vetter.vet(&bundle).await {
@@ -181,7 +190,8 @@ impl Activator {
                 remember(&self.store, &bundle).await;
                 self.activate(revision);
             }
-            Err(rejection) => self.refuse(Some(digest), rejection),
+            Err(Failure::Refused(rejection)) => self.refuse(Some(digest), rejection),
+            Err(Failure::Unchecked(rejection)) => self.refuse(None, rejection),
         }
     }
 
@@ -234,12 +244,25 @@ fn refused(digest: Option<Digest>, rejection: Rejection, since: Option<Timestamp
     Refused { digest, since: since.unwrap_or_else(Timestamp::now), diagnostics: rejection.render(), rejection }
 }
 
-async fn read(schemas: &std::path::Path, policies: &std::path::Path) -> Result<Bundle, Rejection> {
-    let (schemas, policies) = (schemas.to_owned(), policies.to_owned());
-    let lost = || Rejection {
-        problems: vec![crate::policy::Problem::general("the files could not be read".into(), "try again")],
-    };
-    tokio::task::spawn_blocking(move || Bundle::read(&schemas, &policies)).await.unwrap_or_else(|_| Err(lost()))
+/// Reads the files, off the runtime. A disk that does not answer is a refusal, and goes on being asked.
+async fn read(
+    schemas: &Path,
+    policies: &Path,
+    reading: &tokio::sync::Mutex<Option<Reading>>,
+) -> Result<Bundle, Rejection> {
+    let mut reading = reading.lock().await;
+    let mut under_way = reading.take().unwrap_or_else(|| {
+        let (schemas, policies) = (schemas.to_owned(), policies.to_owned());
+        tokio::task::spawn_blocking(move || Bundle::read(&schemas, &policies))
+    });
+    let refused = |message: &str| Rejection { problems: vec![Problem::general(message.into(), "check the disk")] };
+    match tokio::time::timeout(READING_LIMIT, &mut under_way).await {
+        Ok(read) => read.unwrap_or_else(|_| Err(refused("the files could not be read"))),
+        Err(_) => {
+            *reading = Some(under_way);
+            Err(refused("reading the files takes longer than 10 s"))
+        }
+    }
 }
 
 /// Keeps the bundle for a start onto broken files. A store that cannot be written is no reason to go on
@@ -269,7 +292,8 @@ async fn last_good(store: &Arc<dyn Store>, vetter: &Vetter) -> Result<Option<Rev
     };
     match vetter.vet(&bundle).await {
         Ok(revision) => Ok(Some(revision)),
-        Err(rejection) => {
+        Err(failure) => {
+            let rejection = failure.into_rejection();
             tracing::error!("the last good revision is not good for this version:\n{}", rejection.render());
             Ok(None)
         }

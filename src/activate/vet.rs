@@ -15,18 +15,39 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
 use super::examples;
+use crate::authorize::STACK;
 use crate::policy::{Bundle, Problem, Rejection, Revision};
 
 /// The subcommand, hidden from help, that the child is started with.
 pub const COMMAND: &str = "vet";
-/// Stack of the thread that does the child's work, in bytes.
-const CHILD_STACK: usize = 8 << 20;
+/// Stack of the thread that does the child's work, in bytes: no more than the threads have that decide.
+const CHILD_STACK: usize = STACK;
+/// Memory that the child may take, in bytes: what it needs, the daemon will need.
+const CHILD_MEMORY: u64 = 768 << 20;
 /// Stack of the thread on which the daemon builds a revision that its child has passed.
 const BUILD_STACK: usize = 2 * CHILD_STACK;
 /// How long the child may take.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Bytes of the child's answer that are read; a refusal of a thousand problems is shorter.
 const LONGEST_ANSWER: u64 = 4 << 20;
+
+/// Why there is no revision.
+#[derive(Debug)]
+pub enum Failure {
+    /// Something is wrong with the files; they will be refused again.
+    Refused(Rejection),
+    /// The check itself went wrong; another one may succeed.
+    Unchecked(Rejection),
+}
+
+impl Failure {
+    /// What to tell.
+    pub fn into_rejection(self) -> Rejection {
+        match self {
+            Self::Refused(rejection) | Self::Unchecked(rejection) => rejection,
+        }
+    }
+}
 
 /// Starts children to look at files first.
 #[derive(Debug, Clone)]
@@ -49,25 +70,25 @@ impl Vetter {
     /// Has a child check the bundle, then builds it here.
     ///
     /// # Errors
-    /// [`Rejection`] with what the child found, or with how the child ended.
-    pub async fn vet(&self, bundle: &Bundle) -> Result<Revision, Rejection> {
+    /// [`Failure`] with what the child found, or with how the child ended.
+    pub async fn vet(&self, bundle: &Bundle) -> Result<Revision, Failure> {
         match tokio::time::timeout(LIMIT, self.ask_child(bundle)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(rejection)) => return Err(rejection),
+            Ok(asked) => asked?,
             Err(_) => {
-                return Err(general(
+                return Err(Failure::Refused(general(
                     format!("checking the files took longer than {} s, so the check was stopped", LIMIT.as_secs()),
-                    "make the policies or the schema simpler; the last good revision goes on serving",
-                ));
+                    "make the policies or the schema simpler; send SIGHUP to have them checked once more",
+                )));
             }
         }
         let bundle = bundle.clone();
         on_thread(BUILD_STACK, move || Revision::build(&bundle)).await
     }
 
-    async fn ask_child(&self, bundle: &Bundle) -> Result<(), Rejection> {
+    async fn ask_child(&self, bundle: &Bundle) -> Result<(), Failure> {
         let failed = |what: &str, error: &dyn std::fmt::Display| {
-            general(format!("the check of the files could not be {what}: {error}"), "nothing was changed; try again")
+            let message = format!("the check of the files could not be {what}: {error}");
+            Failure::Unchecked(general(message, "nothing was changed; they are checked again"))
         };
         let question = serde_json::to_vec(bundle).map_err(|error| failed("asked for", &error))?;
         let mut child = Command::new(&self.program)
@@ -97,11 +118,13 @@ impl Vetter {
         let status = child.wait().await.map_err(|error| failed("waited for", &error))?;
         match status.code() {
             Some(0) => Ok(()),
-            Some(1) => Err(serde_json::from_slice(&answer).unwrap_or_else(|error| failed("understood", &error))),
-            _ => Err(general(
-                format!("the files make the policy parser crash ({status})"),
+            Some(1) => {
+                Err(serde_json::from_slice(&answer).map_or_else(|error| failed("understood", &error), Failure::Refused))
+            }
+            _ => Err(Failure::Refused(general(
+                format!("the files make the policy parser crash, or take more memory than it may ({status})"),
                 "look for an expression that is nested or chained very deeply, and write it as several policies",
-            )),
+            ))),
         }
     }
 }
@@ -111,6 +134,9 @@ impl Vetter {
 /// # Errors
 /// [`Rejection`] with everything that is wrong.
 pub fn check_as_child(input: impl std::io::Read + Send + 'static) -> Result<(), Rejection> {
+    let limit = rustix::process::Rlimit { current: Some(CHILD_MEMORY), maximum: Some(CHILD_MEMORY) };
+    // Where it cannot be limited it is at least ended after a while.
+    let _ = rustix::process::setrlimit(rustix::process::Resource::As, limit);
     let work = move || {
         let bundle: Bundle = serde_json::from_reader(input)
             .map_err(|error| general(format!("the bundle cannot be read: {error}"), "this is an internal error"))?;
@@ -136,15 +162,20 @@ pub fn check(bundle: &Bundle) -> Result<Arc<Revision>, Rejection> {
 async fn on_thread<T: Send + 'static>(
     size: usize,
     work: impl FnOnce() -> Result<T, Rejection> + Send + 'static,
-) -> Result<T, Rejection> {
+) -> Result<T, Failure> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let spawned = std::thread::Builder::new().name("revision".into()).stack_size(size).spawn(move || {
         // Nobody listens any more only when the daemon is ending.
         let _ = sender.send(work());
     });
-    let lost = || general("the revision could not be built".into(), "nothing was changed; try again");
+    let lost = || {
+        Failure::Unchecked(general(
+            "the revision could not be built".into(),
+            "nothing was changed; they are checked again",
+        ))
+    };
     spawned.map_err(|_| lost())?;
-    receiver.await.map_err(|_| lost())?
+    receiver.await.map_err(|_| lost())?.map_err(Failure::Refused)
 }
 
 /// A refusal that is about the files as a whole.

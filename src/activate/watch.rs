@@ -24,19 +24,29 @@ pub async fn run(activator: Arc<Activator>, debounce: Duration, poll: Duration, 
     let changed = Arc::new(Notify::new());
     let mut watched = Watched::new(&activator, &changed);
     let mut hangup = signal(SignalKind::hangup()).ok();
-    while !*stop.borrow() {
+    // What changed between the first reading and the watch was no event.
+    activator.rescan(false).await;
+    loop {
         let next_poll = Instant::now() + poll;
+        let mut anew = false;
         tokio::select! {
             () = changed.notified() => quiet(&changed, debounce).await,
-            () = hung_up(&mut hangup) => tracing::info!("SIGHUP: looking at the policies again"),
+            () = hung_up(&mut hangup) => {
+                tracing::info!("SIGHUP: looking at the policies again");
+                anew = true;
+            }
             () = sleep_until(next_poll) => {}
-            gone = stop.changed() => if gone.is_err() { return },
+            _ = stop.changed() => return,
         }
         // Watch again first: what changes between the two is then an event, or in what is read.
         if watched.is_stale() {
             watched = Watched::new(&activator, &changed);
         }
-        activator.rescan().await;
+        tokio::select! {
+            () = activator.rescan(anew) => {}
+            // A reload in the middle is given up: what it would have brought into force is there at the next start.
+            _ = stop.changed() => return,
+        }
     }
 }
 
@@ -93,7 +103,7 @@ fn identity(folder: &Path) -> Option<Identity> {
 
 fn watch_folders(folders: &[PathBuf; 2], changed: &Arc<Notify>) -> notify::Result<RecommendedWatcher> {
     let (notify, of_interest) = (Arc::clone(changed), folders.clone());
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+    let seen = move |event: notify::Result<notify::Event>| {
         let is_ours = |event: &notify::Event| {
             // An overflow comes without paths; reading a file is an event, too, and ours are read at each look.
             !matches!(event.kind, notify::EventKind::Access(_))
@@ -103,7 +113,9 @@ fn watch_folders(folders: &[PathBuf; 2], changed: &Arc<Notify>) -> notify::Resul
         if event.as_ref().map_or(true, is_ours) {
             notify.notify_one();
         }
-    })?;
+    };
+    // A link may lead anywhere: what is behind it is found by polling.
+    let mut watcher = RecommendedWatcher::new(seen, notify::Config::default().with_follow_symlinks(false))?;
     for folder in folders {
         if folder.is_dir() {
             watcher.watch(folder, RecursiveMode::Recursive)?;

@@ -84,7 +84,7 @@ pub fn evaluate_remembering(revision: &Revision, live: &LiveKey, question: &Ques
         return Arc::new(evaluate(revision, question));
     }
     let number = 2 * question.route.index + usize::from(question.secure);
-    live.memo.get_or(revision.generation(), (number, 2 * revision.route_count()), || evaluate(revision, question))
+    live.memo.get_or(revision.generation(), number, || evaluate(revision, question))
 }
 
 fn ask_revision(revision: &Revision, question: &Question<'_>) -> Evaluation {

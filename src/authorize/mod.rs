@@ -18,9 +18,13 @@ use self::credentials::Credentials;
 use self::evaluate::{Principal, Question, evaluate, evaluate_remembering};
 use self::verdict::{Reason, Verdict};
 use crate::evaluation::Evaluation;
-use crate::key::{EnvironmentId, Kind, Selector, Status};
+use crate::key::{EnvironmentId, Selector, Status};
 use crate::policy::Revision;
 use crate::ring::LiveKey;
+
+/// Stack of the threads that evaluate policies, in bytes. The caps on expressions (`policy::scan`) keep every
+/// evaluation far below it, and new files are tried on no more than this first.
+pub const STACK: usize = 8 << 20;
 
 /// Whether a call came over TLS, as far as the surface could tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +70,19 @@ pub struct Call<'a> {
     pub stated: Stated<'a>,
 }
 
+impl Call<'_> {
+    /// A call of which nothing is believed, because of whoever states it.
+    pub fn distrusted() -> Self {
+        Call {
+            credentials: Credentials::Distrusted,
+            transport: Transport::Unknown,
+            address: None,
+            line: None,
+            stated: Stated::default(),
+        }
+    }
+}
+
 /// Who makes a call, once the secret was checked.
 #[derive(Debug)]
 pub enum Caller {
@@ -89,10 +106,7 @@ pub fn authorize(call: &Call<'_>, caller: Caller, revision: &Arc<Revision>, now:
         Caller::Unknown => refuse(Reason::KeyUnknown, None, revision),
         Caller::Anonymous => authorize_anonymous(call, revision, now),
         Caller::Proven(live, selector) => match stop_before_policies(call, &live, &selector, now) {
-            Some(reason) => {
-                let exposed = reason == Reason::TransportInsecure && live.key.kind != Kind::Publishable;
-                Verdict { exposed: exposed.then_some(selector), ..refuse(reason, Some(live), revision) }
-            }
+            Some(reason) => refuse(reason, Some(live), revision),
             None => authorize_key(call, live, revision, now),
         },
     }
@@ -106,7 +120,6 @@ fn refuse(reason: Reason, key: Option<Arc<LiveKey>>, revision: &Arc<Revision>) -
         policies: Arc::default(),
         missing_scopes: Arc::default(),
         revision: Arc::clone(revision),
-        exposed: None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cedar_policy::PolicyId;
 
-use crate::key::{Scope, Selector};
+use crate::key::Scope;
 use crate::policy::Revision;
 use crate::ring::LiveKey;
 
@@ -138,6 +138,4 @@ pub struct Verdict {
     pub missing_scopes: Arc<[Scope]>,
     /// The revision that was asked.
     pub revision: Arc<Revision>,
-    /// A secret that this very call exposed: to be marked in the store before the answer is given.
-    pub exposed: Option<Selector>,
 }

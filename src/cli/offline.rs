@@ -209,14 +209,10 @@ fn minute(time: Timestamp) -> String {
 
 pub(super) fn check_policies(configuration: &Configuration) -> Result<(), Failure> {
     let config = configuration.load(vec![])?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let checked = Bundle::read(&config.schemas_dir, &config.policies_dir).and_then(|bundle| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let vetted = runtime.map(|runtime| runtime.block_on(vet::Vetter::of_this_program().vet(&bundle)));
-        vetted.unwrap_or_else(|error| {
-            Err(crate::policy::Rejection {
-                problems: vec![crate::policy::Problem::general(error.to_string(), "try again")],
-            })
-        })
+        let vetted = runtime.block_on(vet::Vetter::of_this_program().vet(&bundle));
+        vetted.map_err(vet::Failure::into_rejection)
     });
     match checked {
         Ok(revision) => say(&format!(

@@ -1,17 +1,20 @@
 //! The commands that go on running: `serve` and `demo`.
 
+use std::time::Duration;
+
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::{Demo, Failure, Serve};
+use crate::authorize::STACK;
 use crate::config::Log;
-use crate::daemon::{Daemon, STACK};
+use crate::daemon::Daemon;
 use crate::{demo, telemetry};
 
 pub(super) fn serve(serve: &Serve) -> Result<(), Failure> {
     let config = serve.load()?;
-    telemetry::init(&config.log)?;
-    runtime()?.block_on(async {
+    let _log = telemetry::init(&config.log)?;
+    run(async {
         let stop = on_signal()?;
         Daemon::start(&config, stop).await?.ended().await;
         Ok(())
@@ -19,7 +22,7 @@ pub(super) fn serve(serve: &Serve) -> Result<(), Failure> {
 }
 
 pub(super) fn demo(given: Demo) -> Result<(), Failure> {
-    telemetry::init(&Log { level: "warn".into(), ..Log::default() })?;
+    let _log = telemetry::init(&Log { level: "warn".into(), ..Log::default() })?;
     let options = demo::Options {
         data: given.data,
         env_file: given.env_file,
@@ -29,16 +32,20 @@ pub(super) fn demo(given: Demo) -> Result<(), Failure> {
         api_http_addr: given.api_http_addr,
         proxy_style: given.proxy_style,
     };
-    runtime()?.block_on(async {
+    run(async {
         let stop = on_signal()?;
         demo::run(&options, stop).await?;
         Ok(())
     })
 }
 
-/// A runtime whose threads have the stack that policy evaluation is bounded for.
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build()?)
+/// Runs it on threads that have the stack that policy evaluation is bounded for.
+fn run(daemon: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build()?;
+    let ended = runtime.block_on(daemon);
+    // Everything has ended in order. What still waits, for a disk that does not answer, is not waited for.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
 }
 
 /// Turns true on SIGTERM or SIGINT.

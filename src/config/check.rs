@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use ipnet::IpNet;
+
 use crate::http::serve::LEAST_HEADER_BYTES;
 
 use super::Config;
@@ -35,10 +37,15 @@ fn peers(config: &Config) -> Result<(), Refusal> {
     if decision.trusted_proxies.is_empty() {
         return refuse("decision.trusted_proxies", format!("it is empty; {by_name}"));
     }
-    match decision.trusted_proxies.iter().find(|network| network.prefix_len() == 0) {
-        Some(network) => {
-            refuse("decision.trusted_proxies", format!("{network} lets every peer forge a request; {by_name}"))
-        }
+    // Two halves of the internet are the internet, too.
+    let least = |network: &IpNet| if matches!(network, IpNet::V4(_)) { 8 } else { 16 };
+    if let Some(network) = decision.trusted_proxies.iter().find(|network| network.prefix_len() < least(network)) {
+        let what = format!("{network} lets more peers forge a request than any network of proxies has; {by_name}");
+        return refuse("decision.trusted_proxies", what);
+    }
+    let mapped = |network: &&IpNet| matches!(network, IpNet::V6(network) if network.addr().to_ipv4_mapped().is_some());
+    match decision.trusted_proxies.iter().find(mapped) {
+        Some(network) => refuse("decision.trusted_proxies", format!("{network} never matches; write it as IPv4")),
         None => Ok(()),
     }
 }

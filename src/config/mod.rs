@@ -129,11 +129,11 @@ impl Config {
             ("decision_log.path", self.decision_log.path.as_mut()),
         ];
         for (key, folder) in folders {
-            if let Some(folder) = folder
-                && here(key)
-            {
-                *folder = base.join(&*folder);
-            }
+            let Some(folder) = folder else { continue };
+            let joined = if here(key) { base.join(&*folder) } else { folder.clone() };
+            // Whole, because events of the file system name whole paths. Standard output is no file.
+            let is_file = key != "decision_log.path" || folder.as_os_str() != "-";
+            *folder = if is_file { std::path::absolute(&joined).unwrap_or(joined) } else { folder.clone() };
         }
     }
 }

@@ -98,7 +98,7 @@ fn folders_of_the_file_start_at_the_file_and_those_of_flags_where_we_are() {
     let config = loaded.unwrap();
     assert_eq!(config.data_dir, folder.path().join("store"));
     assert_eq!(config.schemas_dir, Path::new("/etc/schemas"));
-    assert_eq!(config.policies_dir, Path::new("mine"));
+    assert_eq!(config.policies_dir, std::env::current_dir().unwrap().join("mine"), "whole, as events name paths");
 }
 
 #[test]
@@ -135,8 +135,8 @@ fn typical_mistakes_are_told_with_place_key_and_remedy() {
         (
             "",
             &[("decision.trusted_proxies", "[10.0.0.0/8, ::/0]")],
-            "environment variable KEYWARD_DECISION__TRUSTED_PROXIES: `decision.trusted_proxies`: ::/0 lets every peer \
-             forge a request; list the proxies' addresses, or set decision.trust_any_peer = true if nothing else can \
+            "environment variable KEYWARD_DECISION__TRUSTED_PROXIES: `decision.trusted_proxies`: ::/0 lets more peers \
+             forge a request than any network of proxies has; list the proxies' addresses, or set decision.trust_any_peer = true if nothing else can \
              reach this listener",
         ),
         (

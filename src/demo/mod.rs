@@ -202,8 +202,12 @@ fn write_private(path: &Path, text: &str) -> Result<(), DemoError> {
     let failed = |error| file_error(path, error);
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
-    let mut file =
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary).map_err(failed)?;
+    // What an earlier start left, or somebody put there, would keep its own mode.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).map_err(failed)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
     fs::rename(&temporary, path).map_err(failed)
 }

@@ -1,15 +1,16 @@
 //! `POST /v1/authorize` and `/v1/authorize/batch`: a service asks about a call that it has received.
 //!
 //! The service vouches for what it says, the scheme included; a call that it describes is decided as if
-//! a trusted proxy had forwarded it. The HTTP status speaks of the question, the `decision` of the call.
+//! a trusted proxy had forwarded it, and so the service has to be as trusted as one. The HTTP status speaks of
+//! the question, the `decision` of the call.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::State;
+use axum::extract::{ConnectInfo, State};
 use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderValue, Response, StatusCode};
 use axum::response::IntoResponse;
@@ -154,7 +155,11 @@ impl Invalid {
 }
 
 /// `POST /v1/authorize`.
-pub async fn authorize(State(decision): State<Arc<Decision>>, body: Bytes) -> Response<Body> {
+pub async fn authorize(
+    State(decision): State<Arc<Decision>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    body: Bytes,
+) -> Response<Body> {
     let request_id = RequestId::fresh();
     let question = match read::<Question<'_>>(&body) {
         Ok(question) => question,
@@ -164,14 +169,18 @@ pub async fn authorize(State(decision): State<Arc<Decision>>, body: Bytes) -> Re
         Ok(call) => call,
         Err(invalid) => return refuse(invalid, &request_id),
     };
-    match decide(&decision, &call, &request_id).await {
+    match decide(&decision, &of_peer(&decision, peer, call), &request_id).await {
         Ok(answer) => found(Json(answer), &request_id),
         Err(error) => answer::unavailable(error, &request_id),
     }
 }
 
 /// `POST /v1/authorize/batch`.
-pub async fn authorize_batch(State(decision): State<Arc<Decision>>, body: Bytes) -> Response<Body> {
+pub async fn authorize_batch(
+    State(decision): State<Arc<Decision>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    body: Bytes,
+) -> Response<Body> {
     let request_id = RequestId::fresh();
     let batch = match read::<Batch<'_>>(&body) {
         Ok(batch) if batch.items.len() <= MOST_ITEMS => batch,
@@ -192,8 +201,8 @@ pub async fn authorize_batch(State(decision): State<Arc<Decision>>, body: Bytes)
         Err(invalid) => return refuse(invalid, &request_id),
     };
     let mut items = Vec::with_capacity(calls.len());
-    for call in &calls {
-        match decide(&decision, call, &request_id).await {
+    for call in calls {
+        match decide(&decision, &of_peer(&decision, peer, call), &request_id).await {
             Ok(answer) => items.push(answer),
             Err(error) => return answer::unavailable(error, &request_id),
         }
@@ -207,7 +216,12 @@ pub async fn authorize_batch(State(decision): State<Arc<Decision>>, body: Bytes)
 async fn decide(decision: &Decision, call: &Call<'_>, request_id: &RequestId) -> Result<Answer, Unavailable> {
     let verdict = decision.pdp.authorize(call).await?;
     decision.log(&verdict, call, request_id)?;
-    Ok(Answer::of(&verdict, &decision.realm, request_id))
+    Ok(Answer::of(&verdict, &decision.config.realm, request_id))
+}
+
+/// The call, if this peer is believed.
+fn of_peer<'a>(decision: &Decision, peer: SocketAddr, call: Call<'a>) -> Call<'a> {
+    if decision.trusts(peer.ip()) { call } else { Call::distrusted() }
 }
 
 fn call<'a>(question: &'a Question<'_>) -> Result<Call<'a>, Invalid> {

@@ -7,7 +7,6 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{Response, StatusCode};
 use axum::routing::{any, get, post};
-use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::request_id::RequestId;
@@ -15,22 +14,19 @@ use super::{decide, forward_auth};
 use crate::audit::{DecisionLog, Entry};
 use crate::authorize::Call;
 use crate::authorize::verdict::Verdict;
-use crate::config::{self, ProxyStyle};
+use crate::config;
 use crate::key::masked;
 use crate::pdp::{Pdp, Unavailable};
+
+/// Bytes of a method or path that the decision log keeps.
+const LONGEST_LOGGED: usize = 1024;
 
 /// What the endpoints of the decision listener share.
 pub struct Decision {
     /// Decides.
     pub pdp: Arc<Pdp>,
-    /// The header family of the proxies that ask.
-    pub style: ProxyStyle,
-    /// Proxies that are believed, and passed over when the client's address is looked for.
-    pub trusted_proxies: Vec<IpNet>,
-    /// Believe every peer: asked for by name in the configuration.
-    pub trust_any_peer: bool,
-    /// The realm of `WWW-Authenticate`.
-    pub realm: String,
+    /// Who is believed, in which headers, and the realm of `WWW-Authenticate`.
+    pub config: config::Decision,
     /// The decision log, when there is one.
     pub log: Option<Arc<DecisionLog>>,
 }
@@ -38,19 +34,16 @@ pub struct Decision {
 impl Decision {
     /// From the configuration.
     pub fn new(pdp: Arc<Pdp>, config: &config::Decision, log: Option<Arc<DecisionLog>>) -> Self {
-        Self {
-            pdp,
-            style: config.proxy_style,
-            trusted_proxies: config.trusted_proxies.clone(),
-            trust_any_peer: config.trust_any_peer,
-            realm: config.realm.clone(),
-            log,
-        }
+        Self { pdp, config: config.clone(), log }
     }
 
     /// Whether a peer's statements are believed.
     pub(super) fn trusts(&self, peer: IpAddr) -> bool {
-        self.trust_any_peer || self.trusted_proxies.iter().any(|net| net.contains(&peer))
+        let trusted = self.config.trusts(peer);
+        if !trusted {
+            tracing::warn!(%peer, "a peer that is not trusted asked; add it to `decision.trusted_proxies` if it is yours");
+        }
+        trusted
     }
 
     /// Writes a decision down.
@@ -72,8 +65,8 @@ impl Decision {
             key: key.map(|key| key.id.to_string()),
             environment: key.map(|key| key.environment().to_string()),
             action: verdict.action.clone(),
-            method: masked(method).into_owned(),
-            path: masked(path).into_owned(),
+            method: masked(cut(method)).into_owned(),
+            path: masked(cut(path)).into_owned(),
             address: call.address,
             policies: verdict.policies.iter().map(ToString::to_string).collect(),
             revision: verdict.revision.digest_text().to_owned(),
@@ -94,6 +87,11 @@ impl Decision {
             .layer(DefaultBodyLimit::max(body_bytes))
             .with_state(Arc::new(self))
     }
+}
+
+/// The beginning of what a caller sent: a queue of entries must not be a queue of megabytes.
+fn cut(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(LONGEST_LOGGED)).unwrap_or_default()
 }
 
 /// The process is there.

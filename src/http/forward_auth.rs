@@ -29,33 +29,20 @@ pub async fn forward_auth(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     request: Request,
 ) -> Response<Body> {
-    let peer = peer.ip().to_canonical();
-    let trusted = decision.trusts(peer);
+    let trusted = decision.trusts(peer.ip());
     let headers = request.headers();
     let request_id = if trusted { RequestId::of_trusted(headers) } else { RequestId::fresh() };
     let call = if trusted {
-        statement(decision.style, &request, &decision.trusted_proxies)
+        statement(decision.config.proxy_style, &request, &decision.config.trusted_proxies)
     } else {
-        tracing::warn!(%peer, "a peer that is no trusted proxy asked; add it to `decision.trusted_proxies` if it is one");
-        distrusted()
+        Call::distrusted()
     };
     match decision.pdp.authorize(&call).await {
         Ok(verdict) => match decision.log(&verdict, &call, &request_id) {
-            Ok(()) => answer::verdict(&verdict, &decision.realm, &request_id),
+            Ok(()) => answer::verdict(&verdict, &decision.config.realm, &request_id),
             Err(error) => answer::unavailable(error, &request_id),
         },
         Err(error) => answer::unavailable(error, &request_id),
-    }
-}
-
-/// A call of which nothing is believed.
-fn distrusted<'a>() -> Call<'a> {
-    Call {
-        credentials: Credentials::Distrusted,
-        transport: Transport::Unknown,
-        address: None,
-        line: None,
-        stated: Stated::default(),
     }
 }
 

@@ -12,12 +12,14 @@
 //!
 //! At the cap on connections, new ones wait in the kernel's backlog until one ends. Clients that send no
 //! request are what fills a listener up, so from half of the cap on a new connection gets a tenth of the usual
-//! time for its first head: silent sockets then leave faster than a flood brings them.
+//! time for its first head, and one that was answered no more than the time for a head to ask again: silent
+//! sockets then leave faster than a flood brings them.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -85,12 +87,21 @@ impl Default for Limits {
 
 impl Limits {
     fn patience(&self) -> Patience {
-        Patience { head: self.header_timeout, request: self.request_timeout, idle: self.idle_timeout }
+        Patience { head: self.header_timeout, request: self.request_timeout }
+    }
+
+    fn is_crowded(&self, open: usize) -> bool {
+        open >= self.connections / 2
     }
 
     /// The time for a first head when `open` connections are there already.
     fn first_head(&self, open: usize) -> Duration {
-        if open < self.connections / 2 { self.header_timeout } else { self.header_timeout / 10 }
+        if self.is_crowded(open) { self.header_timeout / 10 } else { self.header_timeout }
+    }
+
+    /// The time for a next request's first byte.
+    fn idle(&self, open: usize) -> Duration {
+        if self.is_crowded(open) { self.idle_timeout.min(self.header_timeout) } else { self.idle_timeout }
     }
 }
 
@@ -134,7 +145,7 @@ impl Server {
         // The buffer is a hint that hyper may overshoot by a factor; the limit on the head is exact.
         http.max_buf_size(limits.header_bytes.max(LEAST_HEADER_BYTES));
         http.max_header_size(limits.header_bytes.max(LEAST_HEADER_BYTES));
-        let shared = Arc::new(Shared { app, http, limits, tls, stop: stop.clone() });
+        let shared = Arc::new(Shared { app, http, limits, tls, stop: stop.clone(), open: AtomicUsize::new(0) });
 
         let mut connections = JoinSet::new();
         let mut stopping = pin!(stopped(stop));
@@ -145,6 +156,7 @@ impl Server {
                 () = &mut stopping => break,
                 Some(ended) = connections.join_next() => {
                     note_end(ended);
+                    shared.open.store(connections.len(), Ordering::Relaxed);
                     show(open.as_ref(), connections.len());
                 }
                 accepted = listener.accept(), if connections.len() < limits.connections => match accepted {
@@ -152,6 +164,7 @@ impl Server {
                         failing = false;
                         let first = limits.first_head(connections.len());
                         connections.spawn(Arc::clone(&shared).connection(stream, peer, first));
+                        shared.open.store(connections.len(), Ordering::Relaxed);
                         show(open.as_ref(), connections.len());
                     }
                     // The client went away between its connect and our accept: nothing to do with us.
@@ -229,6 +242,8 @@ struct Shared {
     limits: Limits,
     tls: Option<TlsAcceptor>,
     stop: watch::Receiver<bool>,
+    /// Connections that are there. A hint: nothing is ordered by it.
+    open: AtomicUsize,
 }
 
 impl Shared {
@@ -260,7 +275,7 @@ impl Shared {
             let watchdog = &watchdog;
             async move {
                 let answer = answer.await;
-                watchdog.request_ended();
+                watchdog.request_ended(self.limits.idle(self.open.load(Ordering::Relaxed)));
                 answer
             }
         });

@@ -27,8 +27,6 @@ pub(super) struct Patience {
     pub head: Duration,
     /// From the head to the answer's own head, the body of the request included.
     pub request: Duration,
-    /// From the answer to the next request's first byte; the client takes its answer in this time too.
-    pub idle: Duration,
 }
 
 /// What one connection is doing and until when it may. Shared by the reading side, the service and the
@@ -70,10 +68,10 @@ impl Watchdog {
         self.allow(self.patience.request);
     }
 
-    /// The handler has returned its answer.
-    pub(super) fn request_ended(&self) {
+    /// The handler has returned its answer: the client has `idle` to take it, and for the next request's first byte.
+    pub(super) fn request_ended(&self, idle: Duration) {
         self.quiet.store(true, Ordering::Relaxed);
-        self.allow(self.patience.idle);
+        self.allow(idle);
     }
 
     fn due(&self) -> Instant {
@@ -156,11 +154,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 mod tests {
     use super::*;
 
-    const PATIENCE: Patience = Patience {
-        head: Duration::from_millis(20),
-        request: Duration::from_millis(200),
-        idle: Duration::from_hours(1),
-    };
+    const PATIENCE: Patience = Patience { head: Duration::from_millis(20), request: Duration::from_millis(200) };
 
     #[tokio::test]
     async fn the_deadline_follows_the_phase_and_a_byte_of_the_same_head_does_not_move_it() {
@@ -170,7 +164,7 @@ mod tests {
         assert_eq!(watchdog.due(), first, "dribbling buys no time");
         watchdog.request_began();
         assert!(watchdog.due() > first);
-        watchdog.request_ended();
+        watchdog.request_ended(Duration::from_hours(1));
         let idle = watchdog.due();
         assert!(idle > Instant::now() + Duration::from_mins(50));
         watchdog.bytes_came();
@@ -180,7 +174,7 @@ mod tests {
     #[tokio::test]
     async fn an_alarm_set_for_a_long_phase_rings_for_a_short_one_that_follows() {
         let watchdog = Watchdog::new(PATIENCE, Duration::from_hours(1));
-        watchdog.request_ended();
+        watchdog.request_ended(Duration::from_hours(1));
         // The work never ends; its first poll starts a head, as the first byte of a request does.
         let mut work = pin!(poll_fn(|_| {
             watchdog.bytes_came();

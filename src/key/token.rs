@@ -37,6 +37,11 @@ pub struct Token<'a> {
 pub struct NotAToken;
 
 impl<'a> Token<'a> {
+    /// The token that a secret was taken from, to be looked at once more.
+    pub fn of_secret(kind: Kind, mode: Mode, selector: Selector, secret: &'a Secret) -> Self {
+        Self { kind, mode, selector, secret: secret.expose() }
+    }
+
     /// Characters of a token.
     pub const LENGTH: usize = HEAD + SELECTOR + SECRET + CHECKSUM;
 

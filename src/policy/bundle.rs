@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io::{ErrorKind, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
+use super::revision::reject;
 use super::{Problem, Rejection};
 
 /// Bytes of one file.
@@ -18,7 +20,9 @@ const LARGEST_FILE: u64 = 1 << 20;
 const LARGEST_BUNDLE: usize = 8 << 20;
 /// Files of both folders together.
 const MOST_FILES: usize = 1_000;
-/// Folders within folders: more is a loop of links, or a mistake.
+/// Entries of both folders together, those that are none of ours included: more is a link to somewhere else.
+const MOST_ENTRIES: usize = 10_000;
+/// Folders within folders.
 const DEEPEST: usize = 8;
 /// How often the files are read until two readings agree.
 const READINGS: usize = 5;
@@ -162,9 +166,9 @@ fn one(problem: Problem) -> Rejection {
 }
 
 fn read_once(schemas: &Path, policies: &Path) -> Result<Bundle, Rejection> {
-    let mut reader = Reader { files: BTreeMap::new(), bytes: 0, problems: Vec::new() };
-    reader.folder("schemas", schemas, 0);
-    reader.folder("policies", policies, 0);
+    let mut reader = Reader { files: BTreeMap::new(), bytes: 0, entries: 0, problems: Vec::new() };
+    reader.folder("schemas", schemas, &mut Vec::new());
+    reader.folder("policies", policies, &mut Vec::new());
     let found = |suffix: &str| reader.files.keys().any(|path| path.ends_with(suffix));
     for (folder, at, suffix) in [("schemas", schemas, ".cedarschema"), ("policies", policies, ".cedar")] {
         if reader.problems.is_empty() && !found(suffix) {
@@ -173,32 +177,39 @@ fn read_once(schemas: &Path, policies: &Path) -> Result<Bundle, Rejection> {
             return Err(one(Problem { help: Some(help.into()), ..Problem::in_file(folder, message) }));
         }
     }
-    if reader.problems.is_empty() {
-        Ok(Bundle { files: reader.files })
-    } else {
-        Err(Rejection { problems: reader.problems })
-    }
+    if reader.problems.is_empty() { Ok(Bundle { files: reader.files }) } else { Err(reject(reader.problems)) }
 }
 
 struct Reader {
     files: BTreeMap<String, String>,
     bytes: usize,
+    entries: usize,
     problems: Vec<Problem>,
 }
+
+/// Which folder it is, whatever path leads to it: its device and its number there.
+type Identity = (u64, u64);
 
 impl Reader {
     fn problem(&mut self, name: &str, message: impl Into<String>, help: &str) {
         self.problems.push(Problem { help: Some(help.to_owned()), ..Problem::in_file(name, message) });
     }
 
-    fn folder(&mut self, name: &str, at: &Path, depth: usize) {
-        if depth > DEEPEST {
-            return self.problem(
-                name,
-                "folders are nested more than 8 deep",
-                "look for a symbolic link that leads back up",
-            );
+    /// Reads a folder; `above` are those that it is in.
+    fn folder(&mut self, name: &str, at: &Path, above: &mut Vec<Identity>) {
+        if above.len() > DEEPEST {
+            return self.problem(name, format!("folders are nested more than {DEEPEST} deep"), "move the files up");
         }
+        let identity = fs::metadata(at).map(|metadata| (metadata.dev(), metadata.ino())).ok();
+        if identity.is_some_and(|identity| above.contains(&identity)) {
+            return self.problem(name, "the folder is within itself, by a link", "remove the symbolic link");
+        }
+        above.extend(identity);
+        self.entries(name, at, above);
+        above.pop();
+    }
+
+    fn entries(&mut self, name: &str, at: &Path, above: &mut Vec<Identity>) {
         let entries = match fs::read_dir(at) {
             Ok(entries) => entries,
             Err(error) => {
@@ -220,6 +231,18 @@ impl Reader {
                     );
                 }
             };
+            self.entries += 1;
+            if self.entries > MOST_ENTRIES {
+                // Said once, however many folders are left.
+                if self.entries == MOST_ENTRIES + 1 {
+                    self.problem(
+                        name,
+                        format!("there are more than {MOST_ENTRIES} files and folders"),
+                        "look for a symbolic link that leads elsewhere, and remove it",
+                    );
+                }
+                return;
+            }
             let file_name = entry.file_name();
             if file_name.as_encoded_bytes().starts_with(b".") {
                 continue;
@@ -230,7 +253,7 @@ impl Reader {
             let path = format!("{name}/{}", file_name.to_string_lossy());
             // Follows links: Kubernetes mounts every file as one.
             match fs::metadata(entry.path()) {
-                Ok(metadata) if metadata.is_dir() => self.folder(&path, &entry.path(), depth + 1),
+                Ok(metadata) if metadata.is_dir() => self.folder(&path, &entry.path(), above),
                 Ok(metadata) if metadata.is_file() && is_ours(&path) => self.file(path, &entry.path()),
                 // Of what cannot be looked at, a link that leads nowhere or in a circle is a mistake; a file that was
                 // renamed away since the listing is not, and the second reading tells.
@@ -248,7 +271,16 @@ impl Reader {
 
     fn file(&mut self, name: String, at: &Path) {
         let mut bytes = Vec::new();
-        let read = fs::File::open(at).and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes));
+        // What would make a reader wait, such as a pipe that was put in the file's place, is an error instead.
+        let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        let opened = fs::OpenOptions::new().read(true).custom_flags(nonblocking).open(at);
+        let read = opened.and_then(|file| {
+            if file.metadata()?.is_file() {
+                file.take(LARGEST_FILE + 1).read_to_end(&mut bytes)
+            } else {
+                Err(std::io::Error::other("it is no ordinary file"))
+            }
+        });
         match read {
             Err(error) if error.kind() == ErrorKind::NotFound => return,
             Err(error) => {
@@ -261,6 +293,13 @@ impl Reader {
                 &name,
                 "the file is larger than 1 MiB",
                 "split it, or remove it if it is none of ours",
+            );
+        }
+        if bytes.is_empty() {
+            return self.problem(
+                &name,
+                "the file is empty",
+                "an editor in the middle of saving? Else remove it, or write a comment into it",
             );
         }
         self.bytes += bytes.len();
@@ -307,7 +346,7 @@ mod tests {
             let folders = Self { root: tempfile::tempdir().unwrap() };
             folders.write("schemas/a.cedarschema", "namespace A {}");
             folders.write("policies/a.cedar", "permit (principal, action, resource);");
-            folders.write("policies/tests/a.toml", "");
+            folders.write("policies/tests/a.toml", "# none");
             folders
         }
 
@@ -340,7 +379,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_refused_with_the_file_named() {
         type Damage = fn(&Folders);
-        let cases: [(Damage, &str, &str); 6] = [
+        let cases: [(Damage, &str, &str); 10] = [
             (|folders| folders.write("policies/b.cedar", b"// \xff\n"), "policies/b.cedar:1:4", "UTF-8"),
             (|folders| folders.write("policies/b.cedar", vec![b' '; 50 << 20]), "policies/b.cedar", "1 MiB"),
             (
@@ -354,7 +393,7 @@ mod tests {
                     let loops = folders.root.path().join("policies/loop");
                     std::os::unix::fs::symlink(folders.root.path().join("policies"), loops).unwrap();
                 },
-                "policies/loop/loop",
+                "policies/loop",
                 "symbolic link",
             ),
             (
@@ -364,6 +403,36 @@ mod tests {
                 },
                 "policies/own.cedar",
                 "circle",
+            ),
+            (|folders| folders.write("policies/b.cedar", ""), "policies/b.cedar", "empty"),
+            (
+                |folders| {
+                    for at in 0..10 {
+                        let link = folders.root.path().join(format!("policies/many{at}"));
+                        std::os::unix::fs::symlink(folders.root.path(), link).unwrap();
+                    }
+                },
+                "policies/many",
+                "by a link",
+            ),
+            (
+                |folders| {
+                    for at in 0..=MOST_ENTRIES {
+                        folders.write(&format!("elsewhere/{at}"), "");
+                    }
+                    let link = folders.root.path().join("policies/elsewhere");
+                    std::os::unix::fs::symlink(folders.root.path().join("elsewhere"), link).unwrap();
+                },
+                "policies/elsewhere",
+                "more than 10000 files",
+            ),
+            (
+                |folders| {
+                    let link = folders.root.path().join("policies/pipe.cedar");
+                    std::os::unix::fs::symlink("/proc/self/mem", link).unwrap();
+                },
+                "policies/pipe.cedar",
+                "cannot be read",
             ),
         ];
         for (damage, place, message) in cases {

@@ -6,6 +6,7 @@
 //! stores or decides; it reads files when asked to, and is pure otherwise.
 
 mod bundle;
+mod declared;
 mod model;
 mod problem;
 mod revision;

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use cedar_policy::{Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression, Schema};
 
 use super::Problem;
+use super::declared::Declared;
 use super::revision::{Fragment, mention};
 use crate::key::Kind;
 
@@ -101,7 +102,9 @@ impl Model {
         }
         let named =
             |word: &str| name(word).ok_or_else(|| vec![missing(format!("{word} is no name of an entity type"), word)]);
-        let scopes: Vec<Box<str>> = enum_names(fragments, &namespace, "Scope").into_iter().map(Into::into).collect();
+        let declared = Declared::of(fragments, &namespace);
+        let mut scopes: Vec<Box<str>> = declared.names("Scope").into_iter().map(Into::into).collect();
+        scopes.sort();
         let model = Self {
             account: named("Account")?,
             environment: named("Environment")?,
@@ -129,7 +132,8 @@ impl Model {
             }
         }
         for (word, entity) in model.samples() {
-            if let Err(error) = entity.and_then(|entity| validated(entity, schema)) {
+            let fits = entity.and_then(|entity| validated(entity, schema));
+            if let Err(error) = fits.and_then(|()| model.is_filled(word, schema, &declared)) {
                 let declaration =
                     DECLARATIONS.iter().find(|(name, _)| *name == word).map_or("", |(_, declaration)| declaration);
                 let what = format!("the entity type {word} does not fit: {error}");
@@ -176,12 +180,41 @@ impl Model {
         ]
     }
 
-    /// Whether an item of this type can be built: it is in an environment and has no attributes that we
-    /// would have to know.
-    pub(super) fn item_fits(&self, item: &EntityTypeName, schema: &Schema) -> Result<(), String> {
+    /// Whether an entity type has only what the daemon fills in: anything more, a policy would wait for in vain.
+    fn is_filled(&self, word: &str, schema: &Schema, declared: &Declared) -> Result<(), String> {
+        let attributes: &[&str] = match word {
+            "Environment" => &["mode"],
+            "PublishableKey" | "SecretKey" | "RestrictedKey" => &["environment"],
+            _ => &[],
+        };
+        let of_type =
+            EntityTypeName::from_str(&format!("{}::{word}", self.namespace)).map_err(|error| chain(&error))?;
+        let is_filled = |ancestor: &EntityTypeName| {
+            *ancestor == self.account
+                || (*ancestor == self.environment && word != "Environment")
+                || (*ancestor == self.scope && word == "RestrictedKey")
+        };
+        let mut ancestors = schema.ancestors(&of_type).into_iter().flatten();
+        if let Some(other) = ancestors.find(|ancestor| !is_filled(ancestor)) {
+            return Err(format!(
+                "it may be in {other}, into which nothing is ever put, so that policies about it are in vain"
+            ));
+        }
+        match declared.unknown_attribute(word, attributes) {
+            Ok(None) => Ok(()),
+            Ok(Some(name)) => {
+                Err(format!("its attribute `{name}` is never filled in, so that policies about it are in vain"))
+            }
+            Err(()) => Err("its attributes are written as something else than a record".into()),
+        }
+    }
+
+    /// Whether items of this type can be built as they are: in an environment, without attributes.
+    pub(super) fn item_fits(&self, item: &EntityTypeName, schema: &Schema, declared: &Declared) -> Result<(), String> {
         let uid = EntityUid::from_type_name_and_id(item.clone(), EntityId::new("item"));
         let environment = EntityUid::from_type_name_and_id(self.environment.clone(), EntityId::new("acct/live"));
-        validated(Entity::new_no_attrs(uid, HashSet::from([environment])), schema)
+        validated(Entity::new_no_attrs(uid, HashSet::from([environment])), schema)?;
+        self.is_filled(item.basename(), schema, declared)
     }
 }
 
@@ -200,8 +233,8 @@ fn validated(entity: Entity, schema: &Schema) -> Result<(), String> {
     Entities::from_entities([entity], Some(schema)).map(drop).map_err(|error| chain(&error))
 }
 
-/// Whether a route's action takes the context that the daemon builds, with and without an address.
-pub(super) fn context_fits(action: &EntityUid, schema: &Schema) -> Result<(), ()> {
+/// Whether a route's action takes the context that the daemon builds, with and without an address, and no more.
+pub(super) fn context_fits(action: &EntityUid, schema: &Schema, declared: &Declared) -> Result<(), ()> {
     let always = || {
         vec![
             ("secure".to_owned(), RestrictedExpression::new_bool(true)),
@@ -216,7 +249,8 @@ pub(super) fn context_fits(action: &EntityUid, schema: &Schema) -> Result<(), ()
         let context = Context::from_pairs(pairs).map_err(drop)?;
         context.validate(schema, action).map_err(drop)?;
     }
-    Ok(())
+    let unknown = declared.unknown_in_context(action.id().unescaped(), &["secure", "method", "path", "time", "ip"])?;
+    if unknown.is_none() { Ok(()) } else { Err(()) }
 }
 
 /// An error with its causes, which is where Cedar names the attribute.
@@ -252,16 +286,4 @@ fn api_namespace(fragments: &[Fragment<'_>]) -> Result<String, Vec<Problem>> {
             "put the whole API into one namespace",
         )]),
     }
-}
-
-/// The names of an enumerated entity type.
-fn enum_names(fragments: &[Fragment<'_>], namespace: &str, word: &str) -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
-    for (_, _, fragment) in fragments {
-        let json = fragment.clone().to_json_value().unwrap_or_default();
-        let listed = json.pointer(&format!("/{}/entityTypes/{word}/enum", namespace.replace('/', "~1")));
-        let listed = listed.and_then(serde_json::Value::as_array).into_iter().flatten();
-        names.extend(listed.filter_map(|name| name.as_str().map(str::to_owned)));
-    }
-    names
 }

@@ -9,7 +9,7 @@ use miette::Diagnostic;
 use serde::Serialize;
 
 use super::routes::{self, Routes};
-use super::scan::{Language, scan};
+use super::scan::{Language, MOST_DECLARATIONS, scan};
 use super::{Bundle, Digest, Model, Problem, Rejection, Route, RouteMatch};
 
 /// Where guarantees live: only forbids, which hold whatever the other files say.
@@ -42,8 +42,6 @@ pub struct Revision {
     digest: Digest,
     digest_text: String,
     generation: u64,
-    schema: Schema,
-    policies: PolicySet,
     infos: Vec<PolicyInfo>,
     model: Model,
     routes: Routes,
@@ -75,7 +73,7 @@ impl Revision {
         let digest = bundle.digest();
         let infos = written.into_iter().map(|written| written.info).collect();
         let generation = GENERATIONS.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { digest, digest_text: digest.to_string(), generation, schema, policies, infos, model, routes })
+        Ok(Self { digest, digest_text: digest.to_string(), generation, infos, model, routes })
     }
 
     /// Its name: the digest of what it was made of.
@@ -93,24 +91,9 @@ impl Revision {
         self.generation
     }
 
-    /// How many routes there are; [`Route::index`] is below it.
-    pub fn route_count(&self) -> usize {
-        self.routes.len()
-    }
-
     /// The schema's names for what the daemon knows.
     pub fn model(&self) -> &Model {
         &self.model
-    }
-
-    /// The schema.
-    pub fn schema(&self) -> &Schema {
-        &self.schema
-    }
-
-    /// All policies, each under its name.
-    pub fn policy_set(&self) -> &PolicySet {
-        &self.policies
     }
 
     /// What people see of the policies, in the order of files and lines.
@@ -131,7 +114,7 @@ impl Revision {
 }
 
 /// In the order of the files, which Cedar's validator does not keep, and no more than people read.
-fn reject(mut problems: Vec<Problem>) -> Rejection {
+pub(super) fn reject(mut problems: Vec<Problem>) -> Rejection {
     problems.sort_by(|a, b| (&a.file, a.line, a.column, &a.message).cmp(&(&b.file, b.line, b.column, &b.message)));
     let unshown = problems.len().saturating_sub(MOST_PROBLEMS);
     if unshown > 0 {
@@ -147,9 +130,17 @@ pub(super) type Fragment<'a> = (&'a str, &'a str, SchemaFragment);
 
 fn schema_fragments<'a>(bundle: &'a Bundle, problems: &mut Vec<Problem>) -> Vec<Fragment<'a>> {
     let mut fragments = Vec::new();
+    let mut declarations = 0;
     for (file, text) in bundle.schemas() {
         if let Err(problem) = scan(file, text, Language::Schema) {
             problems.push(*problem);
+            continue;
+        }
+        declarations += text.matches(';').count();
+        if declarations > MOST_DECLARATIONS {
+            let message = format!("the schema has more than {MOST_DECLARATIONS} declarations, this file among them");
+            problems
+                .push(Problem { help: Some("remove what is not needed".into()), ..Problem::in_file(file, message) });
             continue;
         }
         match SchemaFragment::from_cedarschema_str(text) {
@@ -295,15 +286,19 @@ fn policy_set(written: &[Written<'_>]) -> Result<PolicySet, Vec<Problem>> {
 
 fn validate(schema: &Schema, policies: &PolicySet, written: &[Written<'_>]) -> Result<(), Vec<Problem>> {
     let result = Validator::new(schema.clone()).validate(policies, ValidationMode::Strict);
-    let problems: Vec<Problem> = result
-        .validation_errors()
-        .map(|error| {
-            match written.iter().find(|policy| policy.info.name.as_str() == AsRef::<str>::as_ref(error.policy_id())) {
-                Some(policy) => Problem::of_cedar(&policy.info.file, policy.text, policy.start, error),
-                None => Problem::in_file("policies", error.to_string()),
-            }
-        })
-        .collect();
+    let problem = |id: &PolicyId, said: &dyn Diagnostic| match written
+        .iter()
+        .find(|policy| policy.info.name.as_str() == AsRef::<str>::as_ref(id))
+    {
+        Some(policy) => Problem::of_cedar(&policy.info.file, policy.text, policy.start, said),
+        None => Problem::in_file("policies", said.to_string()),
+    };
+    // A warning is a policy that does not do what it seems to: one that can never apply, or a look-alike character.
+    let mut problems: Vec<Problem> =
+        result.validation_errors().map(|error| problem(error.policy_id(), error)).collect();
+    if problems.is_empty() {
+        problems.extend(result.validation_warnings().map(|warning| problem(warning.policy_id(), warning)));
+    }
     if problems.is_empty() { Ok(()) } else { Err(once_a_place(problems)) }
 }
 

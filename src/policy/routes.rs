@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use cedar_policy::{Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicySet, Schema};
 
+use super::declared::Declared;
 use super::model::context_fits;
 use super::revision::Fragment;
 use super::slice::{Applies, Slicer};
@@ -15,7 +16,7 @@ use super::{Model, PrincipalKind, Problem, Slice};
 pub enum Target {
     /// A collection: the resource is the environment.
     Environment,
-    /// An item of this type, named by the last path parameter.
+    /// An item of this type, named by the path's one parameter whose name does not begin with `_`.
     Item(EntityTypeName),
 }
 
@@ -26,6 +27,8 @@ pub struct Route {
     pub method: Box<str>,
     /// The path with its parameters in braces.
     pub template: Box<str>,
+    /// Which of its parameters names the item, from 0.
+    item_parameter: Option<usize>,
     /// The Cedar action.
     pub action: EntityUid,
     /// The action's name without namespace, for people.
@@ -52,7 +55,7 @@ impl Route {
 pub struct RouteMatch<'r, 'p> {
     /// The route.
     pub route: &'r Route,
-    /// The last path parameter's value, still percent-encoded as normalised.
+    /// The item that the path names, decoded.
     pub id: Option<&'p str>,
 }
 
@@ -67,17 +70,13 @@ impl Routes {
     /// The route of a method and a normalised path.
     pub fn find<'p>(&self, method: &str, path: &'p str) -> Option<RouteMatch<'_, 'p>> {
         let found = self.by_method.get(method)?.at(path).ok()?;
-        let id = found.params.iter().last().map(|(_, value)| value);
         // An empty parameter is no item.
-        if id == Some("") {
+        if found.params.iter().any(|(_, value)| value.is_empty()) {
             return None;
         }
-        Some(RouteMatch { route: self.all.get(*found.value)?, id })
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.all.len()
+        let route = self.all.get(*found.value)?;
+        let id = route.item_parameter.and_then(|at| found.params.iter().nth(at)).map(|(_, value)| value);
+        Some(RouteMatch { route, id })
     }
 
     /// Every route, in the order of their templates.
@@ -117,13 +116,14 @@ pub(super) fn build(
     let actions = schema.action_entities().map_err(|error| vec![Problem::in_file("schemas", error.to_string())])?;
     let mut slicer = Slicer::new(policies, schema, &actions)
         .ok_or_else(|| vec![Problem::in_file("policies", "a policy cannot be described as JSON")])?;
+    let declared = Declared::of(fragments, &model.namespace);
     let mut routes = Routes::default();
     let mut problems = Vec::new();
     let mut taken: BTreeMap<(String, String), String> = BTreeMap::new();
     for annotated in annotations(model, fragments) {
-        match route(model, schema, &actions, &mut slicer, &annotated) {
+        match route(model, schema, &actions, &mut slicer, &declared, &annotated) {
             Ok(route) => {
-                let shape = (route.method.to_string(), shape(&route.template));
+                let shape = (route.method.to_string(), numbered(&route.template));
                 if let Some(other) = taken.insert(shape, annotated.name.clone()) {
                     problems.push(annotated.problem(
                         format!("the actions {other} and {} have the same method and path", annotated.name),
@@ -132,12 +132,14 @@ pub(super) fn build(
                     continue;
                 }
                 let tree = routes.by_method.entry(route.method.clone()).or_default();
-                match tree.insert(&*route.template, routes.all.len()) {
+                match tree.insert(numbered(&route.template), routes.all.len()) {
                     Ok(()) => routes.all.push(Route { index: routes.all.len(), ..route }),
-                    Err(error) => problems.push(annotated.problem(
-                        format!("the path cannot be told from another one: {error}"),
-                        "use the same parameter names in the same places",
-                    )),
+                    Err(error) => {
+                        problems.push(annotated.problem(
+                            format!("the path cannot be told from another one: {error}"),
+                            "give it another path",
+                        ));
+                    }
                 }
             }
             Err(found) => problems.extend(found),
@@ -183,6 +185,7 @@ fn route(
     schema: &Schema,
     actions: &Entities,
     slicer: &mut Slicer<'_>,
+    declared: &Declared,
     annotated: &Annotated<'_>,
 ) -> Result<Route, Vec<Problem>> {
     let help = "write it as @http(\"GET /v1/things/{id}\"), the path in its normal form";
@@ -196,12 +199,22 @@ fn route(
     }
     let parameters = parameters(template).map_err(|what| one(format!("the path {template:?} {what}")))?;
     let resources: Vec<_> = schema.resources_for_action(&annotated.action).into_iter().flatten().collect();
-    let target = match (resources.as_slice(), parameters) {
-        ([resource], _) if **resource == model.environment => Target::Environment,
-        ([resource], 1..) => Target::Item((*resource).clone()),
-        ([_], 0) => {
+    // A parameter that nothing looks at would be a permission that nobody checks: its name has to say so.
+    let named: Vec<(usize, &str)> = (0..).zip(parameters).filter(|(_, name)| !name.starts_with('_')).collect();
+    let unused = |name: &str| {
+        vec![annotated.problem(
+            format!("the parameter {{{name}}} would not be looked at: whose it is, nobody would check"),
+            &format!("write {{_{name}}} to say that the API checks it by itself"),
+        )]
+    };
+    let (target, item_parameter) = match (resources.as_slice(), named.as_slice()) {
+        ([resource], []) if **resource == model.environment => (Target::Environment, None),
+        ([resource], [(_, name), ..]) if **resource == model.environment => return Err(unused(name)),
+        ([resource], [(at, _)]) => (Target::Item((*resource).clone()), Some(*at)),
+        ([_], []) => {
             return Err(one("the action is about an item, and the path has no parameter that names one".into()));
         }
+        ([_], [(_, name), ..]) => return Err(unused(name)),
         (all, _) => {
             return Err(vec![annotated.problem(
                 format!("the action applies to {} resource types, and a route needs exactly one", all.len()),
@@ -210,14 +223,14 @@ fn route(
         }
     };
     if let Target::Item(item) = &target {
-        model.item_fits(item, schema).map_err(|error| {
+        model.item_fits(item, schema, declared).map_err(|error| {
             vec![annotated.problem(
                 format!("an item of type {item} cannot be built: {error}"),
                 "declare it as `entity Thing in [Environment];`, without required attributes",
             )]
         })?;
     }
-    context_fits(&annotated.action, schema).map_err(|()| {
+    context_fits(&annotated.action, schema, declared).map_err(|()| {
         vec![annotated.problem(
             "the action's context is not what calls are described with",
             "use `type Call = { secure: Bool, method: String, path: String, ip?: ipaddr, time: datetime };`",
@@ -244,6 +257,7 @@ fn route(
     Ok(Route {
         method: method.into(),
         template: template.into(),
+        item_parameter,
         action: annotated.action.clone(),
         action_name: annotated.name.as_str().into(),
         target,
@@ -253,39 +267,42 @@ fn route(
     })
 }
 
-/// How many parameters a template has.
-fn parameters(template: &str) -> Result<usize, &'static str> {
+/// The names of a template's parameters.
+fn parameters(template: &str) -> Result<Vec<&str>, &'static str> {
     if !template.starts_with('/') {
         return Err("does not begin with a slash");
     }
-    let mut count = 0;
-    let mut names = std::collections::BTreeSet::new();
+    let mut names = Vec::new();
     for segment in template.split('/').skip(1) {
         let plain = segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()+,=:@".contains(&byte));
         match segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
             Some(name) => {
                 let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-                if !is_name || !names.insert(name) {
+                if !is_name || names.contains(&name) {
                     return Err("has a parameter without a name of its own, in letters, digits and `_`");
                 }
-                count += 1;
+                names.push(name);
             }
             None if segment == "." || segment == ".." => return Err("has a dot segment, which no call can reach"),
             None if segment.is_empty() && template != "/" => {
                 return Err("has an empty segment, which no call can reach");
             }
-            None if !plain => return Err("has characters that no normalised path has, so that no call can reach it"),
+            None if !plain => return Err("has characters other than letters, digits and -._~!$&'()+,=:@"),
             None => {}
         }
     }
-    Ok(count)
+    Ok(names)
 }
 
-/// A template with its parameters' names left out: two with the same shape are the same path.
-fn shape(template: &str) -> String {
-    template
-        .split('/')
-        .map(|segment| if segment.starts_with('{') { "{}" } else { segment })
-        .collect::<Vec<_>>()
-        .join("/")
+/// A template with its parameters named by their order, so that two paths may name the same place differently.
+fn numbered(template: &str) -> String {
+    let mut count = 0;
+    let numbered = template.split('/').map(|segment| {
+        if !segment.starts_with('{') {
+            return segment.to_owned();
+        }
+        count += 1;
+        format!("{{p{count}}}")
+    });
+    numbered.collect::<Vec<_>>().join("/")
 }

@@ -15,8 +15,8 @@ const DEEPEST: usize = 32;
 const LONGEST_CHAIN: usize = 200;
 /// Policies of one file.
 const MOST_POLICIES: usize = 5_000;
-/// Declarations of one schema file: a chain of memberships costs memory by the square of its length.
-const MOST_DECLARATIONS: usize = 2_000;
+/// Declarations of a schema, in all of its files: a chain of memberships costs memory by the square of its length.
+pub(super) const MOST_DECLARATIONS: usize = 2_000;
 
 /// Which language a text is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

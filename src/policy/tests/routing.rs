@@ -27,11 +27,13 @@ fn segments(of: &'static [&'static str]) -> impl Strategy<Value = Vec<&'static s
     proptest::collection::vec(select(of), 1..5)
 }
 
-/// Parameters are named by their places, so that names alone are never a clash.
+/// The last parameter names the item; the others say that nothing looks at them.
 fn annotation() -> impl Strategy<Value = String> {
     (select(&["GET", "POST"][..]), segments(&["a", "b", "{}", "ab"])).prop_map(|(method, segments)| {
+        let last = segments.iter().rposition(|segment| *segment == "{}");
         let named = segments.iter().enumerate().map(|(at, segment)| match *segment {
-            "{}" => format!("/{{p{at}}}"),
+            "{}" if Some(at) == last => "/{item}".to_owned(),
+            "{}" => format!("/{{_p{at}}}"),
             plain => format!("/{plain}"),
         });
         format!("{method} {}", named.collect::<String>())
@@ -85,7 +87,7 @@ proptest! {
 
 #[test]
 fn what_is_not_the_path_of_a_template_finds_nothing() {
-    let revision = Revision::build(&bundle_of(&["GET /v1/a".into(), "GET /v1/{x}/b/{y}".into()])).unwrap();
+    let revision = Revision::build(&bundle_of(&["GET /v1/a".into(), "GET /v1/{_x}/b/{y}".into()])).unwrap();
     for path in
         ["", "/", "/v1", "/v1/", "/v1/a/", "/v1//a", "//v1/a", "/v1//b/y", "/v1/x/b/", "/v1/x/b", "/V1/a", "v1/a"]
     {
@@ -93,6 +95,22 @@ fn what_is_not_the_path_of_a_template_finds_nothing() {
     }
     for method in ["", "get", "HEAD", "GET ", "POST"] {
         assert!(revision.find_route(method, "/v1/a").is_none(), "{method:?}");
+    }
+}
+
+#[test]
+fn an_item_may_be_named_anywhere_and_places_may_have_several_names() {
+    let annotations = ["GET /v1/{id}", "GET /v1/{_other}/{item}", "GET /v1/{key}/{_what}/x"].map(str::to_owned);
+    let revision = Revision::build(&bundle_of(&annotations)).unwrap();
+    for (path, template, id) in [
+        ("/v1/a", "/v1/{id}", "a"),
+        ("/v1/a/b", "/v1/{_other}/{item}", "b"),
+        ("/v1/a/b/x", "/v1/{key}/{_what}/x", "a"),
+        ("/v1/a b", "/v1/{id}", "a b"),
+        ("/v1/café", "/v1/{id}", "café"),
+    ] {
+        let found = revision.find_route("GET", path).unwrap();
+        assert_eq!((&*found.route.template, found.id), (template, Some(id)));
     }
 }
 
@@ -114,6 +132,8 @@ fn an_annotation_that_is_no_route_is_refused_with_its_line() {
         ("GET /v1/{}", "parameter"),
         ("GET /v1/{*rest}", "parameter"),
         ("GET /v1/{a}/{a}", "parameter"),
+        ("GET /v1/{a}/{b}", "{a} would not be looked at"),
+        ("GET /v1/{_a}", "no parameter that names"),
         ("GET /v1/{a}.json", "characters"),
         ("GET /v1/{{a}}", "parameter"),
         ("GET /v1/*", "characters"),
