@@ -91,7 +91,7 @@ pub fn masked(text: &str) -> Cow<'_, str> {
         // Digests and the ids of traces are hexadecimal; a token is not.
         let could_be = || run.len() >= SELECTOR + SECRET && !run.bytes().all(|character| character.is_ascii_hexdigit());
         let has_prefix = || PREFIXES.iter().any(|prefix| text.get(..before).is_some_and(|text| text.ends_with(prefix)));
-        if has_prefix() || could_be() {
+        if !run.is_empty() && (has_prefix() || could_be()) {
             out.push('…');
             is_cut = true;
         } else {
@@ -212,7 +212,8 @@ mod tests {
         assert_eq!(masked(&text), "invalid: \"sk_live_…\", or rk_test_…?");
         let encoded = mint.expose().replace('_', "%5F");
         assert_eq!(masked(&encoded), "sk%5Flive%…");
-        for fine in ["task_live is fine", "sk_live_", &"0a1b".repeat(32), "grün…"] {
+        for fine in ["task_live is fine", "sk_live_", &"0a1b".repeat(32), "grün…", "sk_live_…_live_…", "rk_test__"]
+        {
             assert!(matches!(masked(fine), Cow::Borrowed(_)), "{fine}");
         }
     }

@@ -13,6 +13,7 @@ mod cli;
 mod clients;
 mod connections;
 mod demo;
+mod fuzz;
 mod harness;
 mod nginx;
 mod reload;

@@ -1,0 +1,62 @@
+//! Tokens: exactly the texts that the form describes are read, and each renders back to its bytes.
+
+use keyward::key::{Kind, Mint, Mode, Secret, Token, masked};
+
+const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+/// Characters in front of the checksum.
+const BODY: usize = Token::LENGTH - 6;
+
+/// Reads the input as a token, then the same with a checksum that fits, which no mutation would hit upon, and
+/// hides a token that stands in the midst of the input.
+pub fn check(data: &[u8]) {
+    reads_as_the_form_says(data);
+    let body = &data[..data.len().min(BODY)];
+    reads_as_the_form_says(&[body, &checksum(body)].concat());
+    if let Ok(text) = std::str::from_utf8(data) {
+        hides_a_token(text);
+    }
+}
+
+fn reads_as_the_form_says(text: &[u8]) {
+    let token = Token::parse(text);
+    assert_eq!(token.is_ok(), is_token(text));
+    let Ok(token) = token else { return };
+    let head = format!("{}_{}_{}", token.kind.prefix(), token.mode, token.selector);
+    let secret = &text[head.len()..BODY];
+    let body = [head.as_bytes(), secret].concat();
+    assert_eq!([&body[..], &checksum(&body)].concat(), text);
+    let secret = std::str::from_utf8(secret).unwrap();
+    assert!(!format!("{token:?} {:?}", Secret::of(&token)).contains(secret), "a secret is shown");
+}
+
+/// The form, once more and without the parser.
+fn is_token(text: &[u8]) -> bool {
+    if text.len() != Token::LENGTH {
+        return false;
+    }
+    let (body, sum) = text.split_at(BODY);
+    let is_head = ["pk", "sk", "rk"].iter().any(|kind| {
+        ["live", "test"].iter().any(|mode| body.strip_prefix(format!("{kind}_{mode}_").as_bytes()).is_some())
+    });
+    is_head && body[8..].iter().all(|byte| ALPHABET.contains(byte)) && sum == checksum(body)
+}
+
+fn checksum(body: &[u8]) -> [u8; 6] {
+    let mut number = crc32fast::hash(body) as usize;
+    let mut out = [0; 6];
+    for slot in out.iter_mut().rev() {
+        *slot = ALPHABET[number % 62];
+        number /= 62;
+    }
+    out
+}
+
+fn hides_a_token(text: &str) {
+    let mint = Mint::new(Kind::Secret, Mode::Live).unwrap();
+    let middle = (0..=text.len() / 2).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    let (before, after) = text.split_at(middle);
+    let shown = masked(&format!("{before}{}{after}", mint.expose())).into_owned();
+    let secret = &mint.expose()[24..BODY];
+    assert!(!shown.contains(secret), "{shown:?}");
+    assert_eq!(masked(&shown), shown, "what is masked stays as it is");
+}
