@@ -1,4 +1,4 @@
-//! Request targets: a path that is accepted has one reading, and is its own normal form.
+//! Request targets: a path that is accepted has one reading.
 
 use keyward::authorize::path::normalise;
 
@@ -7,16 +7,10 @@ pub fn check(data: &[u8]) {
     let Ok(target) = std::str::from_utf8(data) else { return };
     let Ok(path) = normalise(target) else { return };
     assert!(path.starts_with('/'), "{path}");
-    assert_eq!(normalise(&path).as_deref(), Ok(&*path), "it is a fixed point");
     assert!(!path.contains("//"), "{path}");
-    assert!(path.bytes().all(|byte| byte.is_ascii_graphic() && !b"\\;?#\"<>^`{|}[]".contains(&byte)), "{path}");
-    let decoded = decode(&path);
-    let upper = path.to_ascii_uppercase();
-    assert!(!upper.contains("%2F") && !upper.contains("%5C"), "{path}");
-    assert!(!decoded.iter().any(|byte| byte.is_ascii_control() || b"\\;?#".contains(byte)), "{path}");
-    assert!(!decoded.split(|byte| *byte == b'/').any(|segment| [&b"."[..], b".."].contains(&segment)), "{path}");
-    assert!(std::str::from_utf8(&decoded).is_ok(), "{path}");
-    assert_eq!(decoded, merged(&decode(written(target))), "it means what was written");
+    assert!(!path.chars().any(|character| character.is_control() || "\\;?#".contains(character)), "{path}");
+    assert!(!path.split('/').any(|segment| [".", ".."].contains(&segment)), "{path}");
+    assert_eq!(path.as_bytes(), merged(&decode(written(target))), "it is what was written, decoded once");
     if target.starts_with('/') && target.len() < 4096 {
         for wrapped in [format!("https://api.example.com{target}"), format!("{}?a=/../b", written(target))] {
             assert_eq!(normalise(&wrapped).as_deref(), Ok(&*path), "{wrapped}");
