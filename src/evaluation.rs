@@ -29,7 +29,7 @@ pub enum Evaluation {
 
 /// Evaluations of one key's questions under one revision, by a number that the revision gives each question.
 ///
-/// Reading takes no lock. A key's few questions are remembered, [`MOST`] of them, however many routes there are.
+/// Reading takes no lock. A key's few questions are remembered, eight at most, however many routes there are.
 #[derive(Default)]
 pub struct Memo(ArcSwapOption<Page>);
 

@@ -4,9 +4,7 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
-use crate::http::serve::LEAST_HEADER_BYTES;
-
-use super::Config;
+use super::{Config, LEAST_HEADER_BYTES};
 
 /// A value that is refused: which key, and what is wrong and how to mend it.
 pub(super) type Refusal = (&'static str, String);

@@ -20,6 +20,8 @@ pub use model::{Admin, Argon2, Config, Decision, DecisionLog, Limits, Log, LogFo
 
 /// The file that is read when none is named, if it is there.
 pub const FILE: &str = "keyward.toml";
+/// The least that `limits.header_bytes` may be: hyper refuses a smaller read buffer.
+pub const LEAST_HEADER_BYTES: usize = 8 * 1024;
 
 /// The file that `keyward init` writes: every key with its default and what it is for.
 pub const TEMPLATE: &str = include_str!("keyward.toml");

@@ -37,16 +37,13 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tower::Service as _;
 
-use crate::config;
+use crate::config::{self, LEAST_HEADER_BYTES};
 
 use super::watchdog::{Patience, Watchdog, Watched};
 
 /// The most header fields that a request may have: hyper's own default. Another number would cost an
 /// allocation per request, and no proxy needs one.
 pub const HEADER_FIELDS: usize = 100;
-
-/// The least that [`Limits::header_bytes`] may be: hyper refuses a smaller read buffer.
-pub const LEAST_HEADER_BYTES: usize = 8 * 1024;
 
 /// After an accept fails for want of a resource, the next try waits this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

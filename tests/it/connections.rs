@@ -147,6 +147,27 @@ async fn at_the_cap_a_good_client_gets_in_as_soon_as_the_silent_ones_are_cut_off
 }
 
 #[tokio::test]
+async fn at_the_cap_a_good_client_gets_in_before_those_that_asked_once_have_idled_to_the_end() {
+    let limits = Limits {
+        connections: 8,
+        header_timeout: Duration::from_millis(300),
+        idle_timeout: Duration::from_mins(10),
+        ..Limits::default()
+    };
+    let (running, _gate) = start(limits, LONG, None).await;
+    let mut idle = Vec::new();
+    for _ in 0..8 {
+        let mut stream = TcpStream::connect(running.addr).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: t\r\n\r\n").await.unwrap();
+        expect_answer(&mut stream, "hello").await;
+        idle.push(stream);
+    }
+    assert!(exchange(running.addr, GOOD).await.ends_with("hello"));
+    drop(idle);
+    assert_eq!(finish(running).await.0, 0);
+}
+
+#[tokio::test]
 async fn a_kept_alive_connection_may_idle_far_longer_than_a_head_may_take() {
     let limits = Limits { header_timeout: Duration::from_millis(100), ..Limits::default() };
     let (running, _gate) = start(limits, LONG, None).await;

@@ -1,5 +1,6 @@
 //! A daemon that is told to end, and one that bad clients try to keep from working or from ending.
 
+use std::io::{BufRead, BufReader};
 use std::time::{Duration, Instant};
 
 use keyward::http::descriptors;
@@ -7,7 +8,7 @@ use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::harness::{PATIENCE, Serve, client};
+use crate::harness::{KEYWARD, PATIENCE, Serve, client, configure, keyward};
 
 const QUESTION: &str = r#"{"method": "GET", "path": "/v1/resources"}"#;
 
@@ -126,4 +127,45 @@ async fn requests_during_a_restart_are_answered_or_refused_and_never_wrongly() {
         assert!(asking.await.unwrap() > 20);
         serve = Serve::start_in(folder, tokens);
     }
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_stops_neither_decisions_nor_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(keyward(&["init", "."], folder.path()).0, 0);
+    // Each question of an untrusted peer is a line.
+    configure(folder.path(), &["decision.trusted_proxies = [\"192.0.2.1/32\"]"]);
+    let mut child = std::process::Command::new(KEYWARD)
+        .arg("serve")
+        .current_dir(folder.path())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("\"serving\"") {
+        line.clear();
+        assert!(log.read_line(&mut line).unwrap() > 0, "it ended");
+    }
+    let said: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let decision = format!("http://{}", said["decision"].as_str().unwrap());
+    let client = client();
+    for _ in 0..2_000 {
+        let answer = client.get(format!("{decision}/v1/forward-auth")).send().await.unwrap();
+        assert_eq!(answer.status(), 401);
+    }
+    assert!(client.get(format!("{decision}/healthz")).send().await.unwrap().status().is_success());
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
+    let until = Instant::now() + PATIENCE;
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() > until {
+            child.kill().unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    assert!(status.success());
+    drop(log);
 }
