@@ -91,7 +91,7 @@ impl Metrics {
             decisions,
             decision_seconds: make.histogram(
                 "keyward_decision_seconds",
-                "Time from a request's headers to its verdict.",
+                "Time that it took to decide a call, once it was read.",
                 DECISION_BUCKETS,
             )?,
             argon2: Argon2 {
