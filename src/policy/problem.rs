@@ -6,10 +6,13 @@ use std::ops::Range;
 use miette::Diagnostic;
 use serde::{Deserialize, Serialize};
 
+use crate::key::masked;
+
 /// Characters of a source line that a diagnostic shows.
 const LONGEST_LINE: usize = 160;
 
-/// One thing that is wrong.
+/// One thing that is wrong. Policy files are no place for a token, and yet people paste them there: what looks like one is
+/// masked, because a problem is logged and served.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// The file, relative, with its folder; empty when it is about the files as a whole.
@@ -47,7 +50,8 @@ impl Problem {
 
     /// A problem of one file as a whole.
     pub fn in_file(file: &str, message: impl Into<String>) -> Self {
-        Self { file: file.to_owned(), line: None, column: None, message: message.into(), help: None, excerpt: None }
+        let message = masked(&message.into()).into_owned();
+        Self { file: file.to_owned(), line: None, column: None, message, help: None, excerpt: None }
     }
 
     /// A problem at a place in a file; `span` counts bytes of `text`.
@@ -56,13 +60,13 @@ impl Problem {
         let (before, rest) = text.split_at(start);
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         let (_, from_line) = text.split_at(line_start);
-        let line: String = from_line.lines().next().unwrap_or_default().chars().take(LONGEST_LINE).collect();
+        let line = masked(from_line.lines().next().unwrap_or_default()).chars().take(LONGEST_LINE).collect();
         let meant = rest.get(..span.end.saturating_sub(start)).unwrap_or(rest).lines().next().unwrap_or_default();
         let column = text.get(line_start..start).unwrap_or_default().chars().count() + 1;
         Self {
             line: Some(before.matches('\n').count() + 1),
             column: Some(column),
-            help: (!help.is_empty()).then(|| help.to_owned()),
+            help: (!help.is_empty()).then(|| masked(help).into_owned()),
             excerpt: Some(Excerpt { text: line, length: meant.chars().count().max(1) }),
             ..Self::in_file(file, message)
         }
@@ -153,6 +157,7 @@ impl std::error::Error for Rejection {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::{Kind, Mint, Mode};
 
     #[test]
     fn a_place_is_given_as_line_and_column_with_a_caret_under_it() {
@@ -174,5 +179,18 @@ mod tests {
             let problem = Problem::at("f", text, span, "m", "");
             let _ = Rejection { problems: vec![problem] }.render();
         }
+    }
+
+    #[test]
+    fn a_token_that_somebody_pasted_into_a_policy_is_not_repeated() {
+        let mint = Mint::new(Kind::Secret, Mode::Live).unwrap();
+        let token = mint.expose();
+        let text = format!("permit (principal == {token}, action, resource);\n");
+        let start = text.find(token).unwrap();
+        let problem = Problem::at("f", &text, start..start + token.len(), format!("unexpected `{token}`"), token);
+        let told = format!("{}{}", Rejection { problems: vec![problem.clone()] }.render(), serde_json::json!(problem));
+        let secret = &token[8 + 16..];
+        assert!(!told.contains(&secret[..8]), "{told}");
+        assert!(told.contains("^^^^"));
     }
 }
