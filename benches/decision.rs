@@ -33,8 +33,7 @@ impl Fixture {
             let mint = Mint::new(kind, Mode::Live).unwrap();
             let secret = StoredSecret::new(&mint, mint.secret().hash(cost).unwrap(), now);
             let scopes = if kind == Kind::Restricted { vec!["resources:read".into()] } else { vec![] };
-            let new =
-                NewKey { kind, mode: Mode::Live, name: "bench".into(), scopes, addresses: vec![], expires_at: None };
+            let new = NewKey { scopes, ..NewKey::named(kind, Mode::Live, "bench") };
             ring.apply(Applied::Key(
                 Key::create(&account, new, KeyId::random().unwrap(), secret, now).unwrap().into(),
                 1,

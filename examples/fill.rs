@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use keyward::key::{Cost, Kind, Mode, NewKey};
 use keyward::ledger::Ledger;
 use keyward::store::SledStore;
+use keyward::trail::By;
 
 /// Four keys come with an account; the rest are made one by one, with the cheapest hashes.
 const COST: Cost = Cost { memory_kib: 8, iterations: 1, parallelism: 1 };
@@ -20,23 +21,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err("give a folder and a number of keys".into());
     };
     let ledger = Ledger::load(Arc::new(SledStore::open(Path::new(&folder))?))?;
-    let now = Timestamp::now();
-    let (account, _) = ledger.create_account("Filled", COST, now)?;
+    let by = &By::console(Timestamp::now());
+    let (account, _) = ledger.create_account("Filled", COST, None, by)?;
     std::thread::scope(|scope| {
         let writers: Vec<_> = (0..WRITERS)
             .map(|writer| {
                 let (ledger, account) = (ledger.clone(), account.id);
                 scope.spawn(move || {
                     for number in (writer..keys.saturating_sub(4)).step_by(WRITERS) {
-                        let new = NewKey {
-                            kind: Kind::Restricted,
-                            mode: Mode::Live,
-                            name: format!("Worker {number}"),
-                            scopes: vec!["resources:read".into()],
-                            addresses: vec![],
-                            expires_at: None,
-                        };
-                        ledger.create_key(&account, new, COST, now)?;
+                        let scopes = vec!["resources:read".into()];
+                        let named = NewKey::named(Kind::Restricted, Mode::Live, format!("Worker {number}"));
+                        ledger.create_key(&account, NewKey { scopes, ..named }, COST, None, by)?;
                     }
                     Ok::<(), keyward::ledger::LedgerError>(())
                 })

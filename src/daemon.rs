@@ -16,7 +16,7 @@ use crate::authorize::verdict::Reason;
 use crate::config::{self, Config};
 use crate::http::serve::{Limits, Server};
 use crate::http::{Admin, Decision, descriptors};
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{Exposure, Ledger, LedgerError};
 use crate::metrics::Metrics;
 use crate::pdp::Pdp;
 use crate::store::{SledStore, Store, StoreError};
@@ -102,7 +102,11 @@ impl Daemon {
         let activator = Arc::new(activator.await?);
         let verifier =
             Verifier::new(config.argon2.running(), config.argon2.queue, config.argon2.ceiling(), Arc::clone(&metrics));
-        let pdp = Arc::new(Pdp::new(ledger, activator.current(), verifier, Arc::clone(&metrics)));
+        let exposure = match config.decision.when_exposed {
+            config::WhenExposed::Revoke => Exposure::Kills,
+            config::WhenExposed::Flag => Exposure::Flags,
+        };
+        let pdp = Arc::new(Pdp::new(ledger, activator.current(), verifier, Arc::clone(&metrics), exposure));
 
         raise_descriptors(&config.limits);
         let (limits, deadline) = (Limits::from(&config.limits), config.shutdown_deadline());

@@ -36,4 +36,5 @@ pub mod ring;
 pub mod shipped;
 pub mod store;
 pub mod telemetry;
+pub mod trail;
 pub mod verifier;

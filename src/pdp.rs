@@ -4,6 +4,7 @@
 //! [`authorize`](crate::authorize::authorize()) for a verdict. A secret that travelled in the clear is marked in
 //! the store before that is told. A warm call takes no lock, touches no disk and waits for nothing.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,10 +15,11 @@ use crate::authorize::credentials::Credentials;
 use crate::authorize::verdict::{Reason, Verdict};
 use crate::authorize::{Call, Caller, Transport, authorize};
 use crate::key::{Glance, Kind, Secret, Selector, Token};
-use crate::ledger::Ledger;
+use crate::ledger::{Exposure, Ledger};
 use crate::metrics::Metrics;
 use crate::policy::Revision;
 use crate::ring::LiveKey;
+use crate::trail::By;
 use crate::verifier::Verifier;
 
 /// No decision could be made now. It is neither an allow nor a statement about the key: 503, with Retry-After.
@@ -41,12 +43,19 @@ pub struct Pdp {
     revision: Arc<ArcSwap<Revision>>,
     verifier: Verifier,
     metrics: Arc<Metrics>,
+    exposure: Exposure,
 }
 
 impl Pdp {
-    /// Puts the parts together.
-    pub fn new(ledger: Ledger, revision: Arc<ArcSwap<Revision>>, verifier: Verifier, metrics: Arc<Metrics>) -> Self {
-        Self { ledger, revision, verifier, metrics }
+    /// Puts the parts together. `exposure` is what becomes of a secret that comes in the clear.
+    pub fn new(
+        ledger: Ledger,
+        revision: Arc<ArcSwap<Revision>>,
+        verifier: Verifier,
+        metrics: Arc<Metrics>,
+        exposure: Exposure,
+    ) -> Self {
+        Self { ledger, revision, verifier, metrics, exposure }
     }
 
     /// Accounts and keys.
@@ -71,7 +80,7 @@ impl Pdp {
     pub async fn authorize(self: &Arc<Self>, call: &Call<'_>) -> Result<Verdict, Unavailable> {
         let started = Instant::now();
         let caller = match (call.transport, call.credentials) {
-            (Transport::Insecure, Credentials::Token(token)) => self.identify_exposed(token).await?,
+            (Transport::Insecure, Credentials::Token(token)) => self.identify_exposed(token, call.address).await?,
             (_, credentials) => self.identify(&credentials).await?,
         };
         // The key's state is read after its secret was checked, so that a key that was revoked meanwhile is dead.
@@ -127,14 +136,18 @@ impl Pdp {
 
     /// Who sends this token in the clear; its secret is marked. On a task of its own, because whoever listens on the
     /// wire has the secret, whether or not the client waits for an answer.
-    async fn identify_exposed(self: &Arc<Self>, token: Token<'_>) -> Result<Caller, Unavailable> {
+    async fn identify_exposed(
+        self: &Arc<Self>,
+        token: Token<'_>,
+        address: Option<IpAddr>,
+    ) -> Result<Caller, Unavailable> {
         let (this, secret) = (Arc::clone(self), Secret::of(&token));
         let Token { kind, mode, selector, .. } = token;
         let marking = tokio::spawn(async move {
             let token = Token::of_secret(kind, mode, selector, &secret);
             let caller = this.identify(&Credentials::Token(token)).await?;
             if let Caller::Proven(live, selector) = &caller {
-                this.mark_exposed(live, *selector).await?;
+                this.mark_exposed(live, *selector, address).await?;
             }
             // As the record was before: the call is told that it was the one that exposed the secret.
             Ok(caller)
@@ -143,25 +156,40 @@ impl Pdp {
     }
 
     /// Writes down that a secret was exposed.
-    async fn mark_exposed(&self, live: &LiveKey, selector: Selector) -> Result<(), Unavailable> {
-        let is_marked = live.key.secret(&selector).is_none_or(|secret| secret.compromised_at.is_some());
+    async fn mark_exposed(
+        &self,
+        live: &LiveKey,
+        selector: Selector,
+        address: Option<IpAddr>,
+    ) -> Result<(), Unavailable> {
+        let exposure = self.exposure;
+        let is_marked = live.key.secret(&selector).is_none_or(|secret| secret.compromised_at.is_some())
+            || exposure == Exposure::Flags && live.key.flagged_at().is_some();
         // Publishable keys are for the public.
         if is_marked || live.key.kind == Kind::Publishable {
             return Ok(());
         }
         let (ledger, id) = (self.ledger.clone(), live.key.id);
-        let written = tokio::task::spawn_blocking(move || ledger.compromise(&id, &selector, Timestamp::now())).await;
+        let written = tokio::task::spawn_blocking(move || {
+            let by = By::call(address, Timestamp::now());
+            ledger.expose(&id, &selector, exposure, "sent over plain HTTP", &by)
+        })
+        .await;
         let error = match written {
             Ok(Ok(marked)) => {
-                if marked {
+                if marked && exposure == Exposure::Kills {
                     tracing::warn!(key = %id, "the key came over plain HTTP; its secret is compromised from now on");
+                } else if marked {
+                    tracing::warn!(key = %id, "the key came over plain HTTP; it is flagged, and goes on working");
                 }
                 return Ok(());
             }
             Ok(Err(error)) => error.to_string(),
             Err(error) => error.to_string(),
         };
-        self.ledger.ring().distrust(&id, &selector, Timestamp::now());
+        if exposure == Exposure::Kills {
+            self.ledger.ring().distrust(&id, &selector, Timestamp::now());
+        }
         tracing::error!(key = %id, %error, "an exposed key could not be marked; it is refused until this process ends");
         Err(Unavailable::Store)
     }
@@ -176,7 +204,12 @@ mod tests {
     use crate::authorize::{RequestLine, Stated, Transport};
     use crate::key::{Ceiling, Cost, Key, Mint, State};
     use crate::policy::Bundle;
-    use crate::store::{Batch, CommitError, Row, SledStore, Store, StoreError, Table};
+    use crate::store::{Batch, CommitError, Committed, Order, Row, SledStore, Store, StoreError, Table};
+    use crate::trail::{Event, Happened};
+
+    fn console() -> By {
+        By::console(Timestamp::now())
+    }
 
     fn pdp(folder: &Path) -> Arc<Pdp> {
         pdp_on(Arc::new(SledStore::open(folder).unwrap()))
@@ -189,7 +222,13 @@ mod tests {
         let ledger = Ledger::load(store).unwrap();
         let metrics = Metrics::new(Reason::ALL.iter().map(|reason| (reason.outcome().as_str(), reason.as_str())));
         let metrics = Arc::new(metrics.unwrap());
-        Arc::new(Pdp::new(ledger, revision, Verifier::new(1, 8, Ceiling::default(), Arc::clone(&metrics)), metrics))
+        Arc::new(Pdp::new(
+            ledger,
+            revision,
+            Verifier::new(1, 8, Ceiling::default(), Arc::clone(&metrics)),
+            metrics,
+            Exposure::Kills,
+        ))
     }
 
     fn call(mint: &Mint, transport: Transport) -> Call<'_> {
@@ -223,21 +262,22 @@ mod tests {
             ("key_expired", |key| key.expires_at = Some(Timestamp::now())),
         ];
         for (expected, change) in cases {
-            let (_, keys) = pdp.ledger().create_account("Vexart", Cost::default(), Timestamp::now()).unwrap();
+            let (_, keys) = pdp.ledger().create_account("Vexart", Cost::default(), None, &console()).unwrap();
             let (key, mint) = &keys[1];
             let revoke = || {
-                let changed = pdp.ledger().change_key(&key.id, |key| {
+                let changed = pdp.ledger().change_key(&key.id, None, |key| {
                     change(key);
-                    Ok(true)
+                    Ok(Some(Event::new(Happened::KeyUpdated, &console())))
                 });
                 changed.unwrap();
             };
             assert_eq!(decided_after(&pdp, mint, revoke).await, expected);
         }
-        let (_, keys) = pdp.ledger().create_account("Vexart", Cost::default(), Timestamp::now()).unwrap();
+        let (_, keys) = pdp.ledger().create_account("Vexart", Cost::default(), None, &console()).unwrap();
         let (key, mint) = &keys[1];
         let expose = || {
-            assert!(pdp.ledger().compromise(&key.id, &mint.selector(), Timestamp::now()).unwrap());
+            let (id, selector) = (&key.id, mint.selector());
+            assert!(pdp.ledger().expose(id, &selector, Exposure::Kills, "told", &console()).unwrap());
         };
         assert_eq!(decided_after(&pdp, mint, expose).await, "key_compromised");
         assert_eq!(decided_after(&pdp, &keys[3].1, || {}).await, "allowed");
@@ -247,7 +287,7 @@ mod tests {
     async fn a_policy_that_comes_into_force_while_a_secret_is_being_checked_counts() {
         let folder = tempfile::tempdir().unwrap();
         let pdp = pdp(&folder.path().join("store"));
-        let (_, keys) = pdp.ledger().create_account("Vexart", Cost::default(), Timestamp::now()).unwrap();
+        let (_, keys) = pdp.ledger().create_account("Vexart", Cost::default(), None, &console()).unwrap();
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let shipped = Bundle::read(&root.join("schemas"), &root.join("policies")).unwrap();
         let files = shipped.files().map(|(path, text)| (path.to_owned(), text.to_owned()));
@@ -261,7 +301,7 @@ mod tests {
     async fn an_exposed_key_is_dead_on_disk_before_its_call_is_answered() {
         let folder = tempfile::tempdir().unwrap();
         let pdp = pdp(&folder.path().join("store"));
-        let (_, keys) = pdp.ledger().create_account("Vexart", Cost::default(), Timestamp::now()).unwrap();
+        let (_, keys) = pdp.ledger().create_account("Vexart", Cost::default(), None, &console()).unwrap();
         let (key, mint) = &keys[1];
         let verdict = pdp.authorize(&call(mint, Transport::Insecure)).await.unwrap();
         assert_eq!(verdict.reason, Reason::TransportInsecure);
@@ -274,7 +314,7 @@ mod tests {
     async fn a_key_in_the_clear_is_dead_whatever_its_state_and_even_when_its_client_hangs_up() {
         let folder = tempfile::tempdir().unwrap();
         let pdp = pdp(&folder.path().join("store"));
-        let (_, keys) = pdp.ledger().create_account("Vexart", Cost::default(), Timestamp::now()).unwrap();
+        let (_, keys) = pdp.ledger().create_account("Vexart", Cost::default(), None, &console()).unwrap();
         let is_marked = |key: &Key| pdp.ledger().ring().key(&key.id).unwrap().key.secret.compromised_at.is_some();
         let [publishable, disabled, _, abandoned] = keys.as_slice() else { panic!("four keys") };
 
@@ -283,9 +323,9 @@ mod tests {
 
         let disable = |key: &mut Key| {
             key.state = State::Disabled;
-            Ok(true)
+            Ok(Some(Event::new(Happened::KeyDisabled, &console())))
         };
-        pdp.ledger().change_key(&disabled.0.id, disable).unwrap();
+        pdp.ledger().change_key(&disabled.0.id, None, disable).unwrap();
         let verdict = pdp.authorize(&call(&disabled.1, Transport::Insecure)).await.unwrap();
         assert_eq!((verdict.reason, is_marked(&disabled.0)), (Reason::KeyDisabled, true));
 
@@ -317,7 +357,18 @@ mod tests {
             self.0.scan(table, prefix, each)
         }
 
-        fn commit(&self, _: &Batch) -> Result<Vec<u64>, CommitError> {
+        fn page(
+            &self,
+            table: Table,
+            prefix: &[u8],
+            after: Option<&[u8]>,
+            order: Order,
+            most: usize,
+        ) -> Result<Vec<Row>, StoreError> {
+            self.0.page(table, prefix, after, order, most)
+        }
+
+        fn commit(&self, _: &Batch) -> Result<Committed, CommitError> {
             let reason = "no space left on device".into();
             Err(StoreError::Io { path: "store".into(), doing: "written", reason }.into())
         }
@@ -328,7 +379,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = SledStore::open(&folder.path().join("store")).unwrap();
         let (_, keys) =
-            Ledger::load(Arc::new(store)).unwrap().create_account("V", Cost::default(), Timestamp::now()).unwrap();
+            Ledger::load(Arc::new(store)).unwrap().create_account("V", Cost::default(), None, &console()).unwrap();
         let pdp = pdp_on(Arc::new(Full(SledStore::open(&folder.path().join("store")).unwrap())));
         let mint = &keys[1].1;
         assert_eq!(decided_now(&pdp, mint).await, "allowed");

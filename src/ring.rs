@@ -70,11 +70,20 @@ impl fmt::Debug for LiveKey {
     }
 }
 
+/// An account's record with its version.
+#[derive(Debug, Clone)]
+pub struct LiveAccount {
+    /// The record, as the store holds it.
+    pub account: Account,
+    /// Its version in the store.
+    pub version: u64,
+}
+
 /// One committed change, for the ring to follow.
 #[derive(Debug)]
 pub enum Applied {
-    /// An account was made or changed.
-    Account(Account),
+    /// An account was made or changed; it is now at this version.
+    Account(Account, u64),
     /// A key was made or changed; it is now at this version.
     Key(Box<Key>, u64),
 }
@@ -82,7 +91,7 @@ pub enum Applied {
 /// All keys and accounts.
 #[derive(Default)]
 pub struct Ring {
-    accounts: HashMap<AccountId, Arc<Account>>,
+    accounts: HashMap<AccountId, Arc<LiveAccount>>,
     keys: HashMap<KeyId, Arc<LiveKey>>,
     selectors: HashMap<Selector, Arc<LiveKey>>,
     /// Every list of scopes that some key has or had: many keys share a few.
@@ -97,12 +106,15 @@ impl Ring {
         Self::default()
     }
 
-    /// Follows one committed change. An older version of a key than the one held changes nothing, so
+    /// Follows one committed change. An older version of a record than the one held changes nothing, so
     /// that two commits may be applied in either order.
     pub fn apply(&self, change: Applied) {
         match change {
-            Applied::Account(account) => {
-                self.accounts.pin().insert(account.id, Arc::new(account));
+            Applied::Account(account, version) => {
+                let _following = self.following.lock().unwrap_or_else(PoisonError::into_inner);
+                if self.account(&account.id).is_none_or(|before| before.version < version) {
+                    self.accounts.pin().insert(account.id, Arc::new(LiveAccount { account, version }));
+                }
             }
             Applied::Key(key, version) => self.apply_key(*key, version),
         }
@@ -167,7 +179,7 @@ impl Ring {
     }
 
     /// An account by its id.
-    pub fn account(&self, id: &AccountId) -> Option<Arc<Account>> {
+    pub fn account(&self, id: &AccountId) -> Option<Arc<LiveAccount>> {
         self.accounts.pin().get(id).cloned()
     }
 
@@ -176,8 +188,13 @@ impl Ring {
         self.keys.pin().values().cloned().collect()
     }
 
+    /// Every key of an account, in no order.
+    pub fn keys_of(&self, account: &AccountId) -> Vec<Arc<LiveKey>> {
+        self.keys.pin().values().filter(|live| live.key.account == *account).cloned().collect()
+    }
+
     /// Every account, in no order.
-    pub fn accounts(&self) -> Vec<Arc<Account>> {
+    pub fn accounts(&self) -> Vec<Arc<LiveAccount>> {
         self.accounts.pin().values().cloned().collect()
     }
 
@@ -209,14 +226,7 @@ mod tests {
         let now = Timestamp::UNIX_EPOCH;
         let account = Account::create(AccountId::random().unwrap(), "Vexart", now).unwrap();
         let (mint, secret) = secret();
-        let new = NewKey {
-            kind: Kind::Secret,
-            mode: Mode::Live,
-            name: "worker".into(),
-            scopes: vec![],
-            addresses: vec![],
-            expires_at: None,
-        };
+        let new = NewKey::named(Kind::Secret, Mode::Live, "worker");
         (mint, Key::create(&account, new, KeyId::random().unwrap(), secret, now).unwrap())
     }
 

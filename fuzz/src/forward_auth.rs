@@ -15,11 +15,12 @@ use keyward::authorize::verdict::Reason;
 use keyward::config::{self, ProxyStyle};
 use keyward::http::{Decision, names};
 use keyward::key::{Ceiling, Cost, Kind, Mint, Mode, NewKey};
-use keyward::ledger::Ledger;
+use keyward::ledger::{Exposure, Ledger};
 use keyward::metrics::Metrics;
 use keyward::pdp::Pdp;
 use keyward::policy::{Bundle, Revision};
 use keyward::store::Store;
+use keyward::trail::By;
 use keyward::verifier::Verifier;
 use tower::ServiceExt;
 
@@ -87,12 +88,12 @@ impl Keys {
         let store: Arc<dyn Store> = Arc::clone(&rows) as _;
         let ledger = Ledger::load(store).expect("there is nothing to read");
         let now = Timestamp::now();
-        let (account, _) = ledger.create_account("fuzz", COST, now).expect("an account can be made");
+        let (account, _) =
+            ledger.create_account("fuzz", COST, None, &By::console(now)).expect("an account can be made");
         let mint = |kind, scopes: &[&str]| {
             let scopes = scopes.iter().map(|scope| (*scope).into()).collect();
-            let new =
-                NewKey { kind, mode: Mode::Live, name: "fuzz".into(), scopes, addresses: vec![], expires_at: None };
-            ledger.create_key(&account.id, new, COST, now).expect("a key can be made").1
+            let new = NewKey { scopes, ..NewKey::named(kind, Mode::Live, "fuzz") };
+            ledger.create_key(&account.id, new, COST, None, &By::console(now)).expect("a key can be made").1
         };
         let mints = vec![
             ("{pk}", mint(Kind::Publishable, &[])),
@@ -185,7 +186,7 @@ async fn ask(style: ProxyStyle, peer: [u8; 4], asked: &Asked) -> Answer {
     }
     let verifier = Verifier::new(1, 1, Ceiling(COST), Arc::clone(&METRICS));
     let revision = Arc::new(ArcSwap::new(Arc::clone(&REVISION)));
-    let pdp = Arc::new(Pdp::new(ledger, revision, verifier, Arc::clone(&METRICS)));
+    let pdp = Arc::new(Pdp::new(ledger, revision, verifier, Arc::clone(&METRICS), Exposure::Kills));
     let config = config::Decision { proxy_style: style, ..config::Decision::default() };
     let mut request = Request::new(Body::empty());
     *request.method_mut() = asked.method.clone();

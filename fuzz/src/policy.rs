@@ -105,7 +105,7 @@ fn key(account: &Account, kind: Kind, revision: &Revision, now: Timestamp) -> Ke
         Kind::Restricted => vec![revision.model().scopes.first().map_or("none".into(), |name| Scope::from(&**name))],
         Kind::Publishable | Kind::Secret => Vec::new(),
     };
-    let new = NewKey { kind, mode: Mode::Live, name: "fuzz".into(), scopes, addresses: Vec::new(), expires_at: None };
+    let new = NewKey { scopes, ..NewKey::named(kind, Mode::Live, "fuzz") };
     let secret = StoredSecret {
         selector: Selector::random().unwrap(),
         phc: Phc::none(),

@@ -3,8 +3,8 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
-use keyward::key::{Account, Ceiling, Cost, Key, Kind, Mint, Mode, Phc, Status, StoredSecret};
+use jiff::Timestamp;
+use keyward::key::{Account, Ceiling, Cost, Key, Kind, LONGEST_OVERLAP, Mint, Mode, Phc, Status, StoredSecret};
 use keyward::ledger::{Ledger, LedgerError};
 use keyward::store::Table;
 use serde::Serialize;
@@ -16,7 +16,7 @@ use super::rows::Rows;
 pub fn check(data: &[u8]) {
     if let Some(account) = read::<Account>(data) {
         let ledger = load(Table::ACCOUNTS, data).expect("what can be decoded can be loaded");
-        assert_eq!(ledger.ring().account(&account.id).as_deref(), Some(&account));
+        assert_eq!(ledger.ring().account(&account.id).map(|live| live.account.clone()), Some(account));
     } else {
         refuses(Table::ACCOUNTS, data);
     }
@@ -79,7 +79,7 @@ fn lives(mut key: Key) {
         written_alike(&key);
     }
     let new = StoredSecret::new(&mint, Phc::none(), Timestamp::MIN);
-    if key.rotate(new, SignedDuration::MAX, Timestamp::MAX).is_ok() {
+    if key.rotate(new, LONGEST_OVERLAP, Timestamp::MAX).is_ok() {
         assert_eq!(key.secret.selector, mint.selector());
         written_alike(&key);
     }

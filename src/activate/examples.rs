@@ -174,7 +174,8 @@ impl Example {
             .split_once(' ')
             .ok_or("`request` is written `METHOD /path`, for example `GET /v1/resources`")?;
         let random = |error: getrandom::Error| error.to_string();
-        let account = Account { id: AccountId::random().map_err(random)?, name: "example".into(), created_at: now };
+        let account =
+            Account::create(AccountId::random().map_err(random)?, "example", now).map_err(|error| error.to_string())?;
         let other = AccountId::random().map_err(random)?;
         let environment = self.resource.as_ref().map(|resource| match resource.environment {
             Environment::Live => account.environment(Mode::Live),
@@ -201,14 +202,7 @@ impl ExampleKey {
         let selector = Selector::random().map_err(|error| error.to_string())?;
         let secret =
             StoredSecret { selector, phc: Phc::none(), screen: Screen::none(), created_at: now, compromised_at: None };
-        let new = NewKey {
-            kind: self.kind,
-            mode: self.mode,
-            name: "example".into(),
-            scopes: self.scopes.clone(),
-            addresses: Vec::new(),
-            expires_at: None,
-        };
+        let new = NewKey { scopes: self.scopes.clone(), ..NewKey::named(self.kind, self.mode, "example") };
         let id = KeyId::random().map_err(|error| error.to_string())?;
         let key = Key::create(account, new, id, secret, now).map_err(|error| error.to_string())?;
         Ok(Caller::Proven(Arc::new(LiveKey::new(key, 1)), selector))

@@ -282,14 +282,8 @@ mod tests {
         let mint = Mint::new(Kind::Restricted, Mode::Live).unwrap();
         let secret =
             StoredSecret { phc: Phc::none(), screen: Screen::none(), ..StoredSecret::new(&mint, Phc::none(), now) };
-        let new = NewKey {
-            kind: Kind::Restricted,
-            mode: Mode::Live,
-            name: "worker".into(),
-            scopes: vec!["resources:read".into()],
-            addresses: vec![],
-            expires_at: None,
-        };
+        let scopes = vec!["resources:read".into()];
+        let new = NewKey { scopes, ..NewKey::named(Kind::Restricted, Mode::Live, "worker") };
         let key = Key::create(&account, new, KeyId::random().unwrap(), secret, now).unwrap();
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
         let shipped = Bundle::read(&root.join("schemas"), &root.join("policies")).unwrap();

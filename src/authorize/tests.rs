@@ -25,7 +25,7 @@ fn revision(more: &str) -> Arc<Revision> {
 }
 
 fn key(kind: Kind, mode: Mode, scopes: &[&str]) -> Key {
-    let account = Account { id: AccountId::random().unwrap(), name: "Vexart".into(), created_at: now() };
+    let account = Account::create(AccountId::random().unwrap(), "Vexart", now()).unwrap();
     let secret = StoredSecret {
         selector: Selector::random().unwrap(),
         phc: Phc::none(),
@@ -34,7 +34,7 @@ fn key(kind: Kind, mode: Mode, scopes: &[&str]) -> Key {
         compromised_at: None,
     };
     let scopes = scopes.iter().map(|scope| (*scope).into()).collect();
-    let new = NewKey { kind, mode, name: "test".into(), scopes, addresses: vec![], expires_at: None };
+    let new = NewKey { scopes, ..NewKey::named(kind, mode, "test") };
     Key::create(&account, new, KeyId::random().unwrap(), secret, now()).unwrap()
 }
 

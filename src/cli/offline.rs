@@ -13,11 +13,12 @@ use jiff::Timestamp;
 use super::{Configuration, CreateKey, Failure};
 use crate::activate::vet;
 use crate::config::{self, Config};
-use crate::key::{AccountId, Key, KeyId, Mint, NewKey, Scope, State, Status};
+use crate::key::{AccountId, Key, KeyId, Mint, NewKey, Scope, Status};
 use crate::ledger::Ledger;
 use crate::policy::{Bundle, Revision};
 use crate::shipped;
 use crate::store::SledStore;
+use crate::trail::By;
 
 fn say(text: &str) -> Result<(), Failure> {
     Ok(io::stdout().lock().write_all(text.as_bytes())?)
@@ -68,7 +69,8 @@ const KEEP: &str = "\nThe tokens of secret and restricted keys are shown this on
 
 pub(super) fn create_account(configuration: &Configuration, name: &str) -> Result<(), Failure> {
     let config = configuration.load(vec![])?;
-    let (account, pairs) = open(&config)?.create_account(name, config.argon2.cost(), Timestamp::now())?;
+    let (account, pairs) =
+        open(&config)?.create_account(name, config.argon2.cost(), None, &By::console(Timestamp::now()))?;
     let mut text = zeroize::Zeroizing::new(format!("{} {}\n\n", account.id, account.name));
     for (key, mint) in &pairs {
         text.push_str(&shown_once(key, mint));
@@ -80,9 +82,10 @@ pub(super) fn create_account(configuration: &Configuration, name: &str) -> Resul
 pub(super) fn list_accounts(configuration: &Configuration) -> Result<(), Failure> {
     let ledger = open(&configuration.load(vec![])?)?;
     let mut accounts = ledger.ring().accounts();
-    accounts.sort_by_key(|account| (account.created_at, account.id));
+    accounts.sort_by_key(|live| (live.account.created_at, live.account.id));
     let mut text = format!("{:<22} {:<20} {}\n", "ACCOUNT", "CREATED", "NAME");
-    for account in accounts {
+    for live in accounts {
+        let account = &live.account;
         let _ = writeln!(text, "{:<22} {:<20} {}", account.id.to_string(), minute(account.created_at), account.name);
     }
     say(&text)
@@ -99,15 +102,14 @@ pub(super) fn create_key(given: CreateKey) -> Result<(), Failure> {
         text.parse().map_err(|_| failure(format!("--expires-at: `{text}` is no time such as 2027-01-31T00:00:00Z")))
     });
     let new = NewKey {
-        kind: given.kind.parse()?,
-        mode: given.mode.parse()?,
-        name: given.name,
         scopes: given.scopes.iter().map(|scope| Scope::from(scope.as_str())).collect(),
         addresses: addresses.collect::<Result<_, _>>()?,
         expires_at: expires_at.transpose()?,
+        ..NewKey::named(given.kind.parse()?, given.mode.parse()?, given.name)
     };
     check_scopes(&config, &new.scopes)?;
-    let (key, mint) = open(&config)?.create_key(&account, new, config.argon2.cost(), Timestamp::now())?;
+    let (key, mint) =
+        open(&config)?.create_key(&account, new, config.argon2.cost(), None, &By::console(Timestamp::now()))?;
     let text = zeroize::Zeroizing::new(format!("{}{KEEP}", shown_once(&key, &mint)));
     say(&text)
 }
@@ -184,13 +186,8 @@ pub(super) fn show_key(configuration: &Configuration, id: &str) -> Result<(), Fa
 pub(super) fn revoke_key(configuration: &Configuration, id: &str) -> Result<(), Failure> {
     let ledger = open(&configuration.load(vec![])?)?;
     let id: KeyId = id.parse()?;
-    let mut already = false;
-    ledger.change_key(&id, |key| {
-        already = key.state == State::Revoked;
-        key.revoke();
-        Ok(!already)
-    })?;
-    say(&if already { format!("{id} was revoked already\n") } else { format!("{id} is revoked, for good\n") })
+    let (_, _, lived) = ledger.revoke_key(&id, None, None, &By::console(Timestamp::now()))?;
+    say(&if lived { format!("{id} is revoked, for good\n") } else { format!("{id} was revoked already\n") })
 }
 
 fn state(key: &Key) -> &'static str {

@@ -16,7 +16,9 @@ use figment::error::Kind;
 use figment::providers::{Env, Format, Toml};
 use figment::{Figment, Metadata, Provider, Source};
 
-pub use model::{Admin, Argon2, Config, Decision, DecisionLog, Limits, Log, LogFormat, ProxyStyle, Reload, WhenFull};
+pub use model::{
+    Admin, Argon2, Config, Decision, DecisionLog, Limits, Log, LogFormat, ProxyStyle, Reload, WhenExposed, WhenFull,
+};
 
 /// The file that is read when none is named, if it is there.
 pub const FILE: &str = "keyward.toml";

@@ -78,6 +78,8 @@ pub struct Decision {
     pub proxy_style: ProxyStyle,
     /// The realm of `WWW-Authenticate` (RFC 9110, section 11.5).
     pub realm: String,
+    /// What becomes of a secret or restricted key that comes over plain HTTP.
+    pub when_exposed: WhenExposed,
 }
 
 impl Default for Decision {
@@ -91,6 +93,7 @@ impl Default for Decision {
             trust_any_peer: false,
             proxy_style: ProxyStyle::XForwarded,
             realm: "api".into(),
+            when_exposed: WhenExposed::Revoke,
         }
     }
 }
@@ -102,6 +105,16 @@ impl Decision {
         let peer = peer.to_canonical();
         self.trust_any_peer || self.trusted_proxies.iter().any(|network| network.contains(&peer))
     }
+}
+
+/// What becomes of a secret or restricted key that comes over plain HTTP. The call is refused in either case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenExposed {
+    /// Its secret is dead from then on.
+    Revoke,
+    /// It is noted and told, and goes on working.
+    Flag,
 }
 
 /// Which family of headers a proxy uses to state the original request. One alone is read, the others are ignored.

@@ -27,6 +27,7 @@ use crate::http::serve::{Limits, Server};
 use crate::key::{Cost, Kind, Mode, NewKey};
 use crate::ledger::{Ledger, LedgerError};
 use crate::shipped;
+use crate::trail::By;
 
 /// The names of the five tokens, as the environment file has them.
 const TOKENS: [&str; 5] = ["PK_LIVE", "SK_LIVE", "PK_TEST", "SK_TEST", "RK_LIVE"];
@@ -182,17 +183,13 @@ fn read_tokens(text: &str) -> Option<Tokens> {
 }
 
 fn make_keys(ledger: &Ledger) -> Result<Tokens, LedgerError> {
-    let now = Timestamp::now();
-    let (account, pairs) = ledger.create_account("Demo account", Cost::default(), now)?;
+    let by = By::console(Timestamp::now());
+    let (account, pairs) = ledger.create_account("Demo account", Cost::default(), None, &by)?;
     let restricted = NewKey {
-        kind: Kind::Restricted,
-        mode: Mode::Live,
-        name: "Analytics worker (read-only)".into(),
         scopes: vec!["resources:read".into()],
-        addresses: vec![],
-        expires_at: None,
+        ..NewKey::named(Kind::Restricted, Mode::Live, "Analytics worker (read-only)")
     };
-    let restricted = ledger.create_key(&account.id, restricted, Cost::default(), now)?;
+    let restricted = ledger.create_key(&account.id, restricted, Cost::default(), None, &by)?;
     let all = pairs.iter().chain(std::iter::once(&restricted));
     Ok(TOKENS.into_iter().zip(all.map(|(_, mint)| Zeroizing::new(mint.expose().to_owned()))).collect())
 }

@@ -15,6 +15,9 @@ pub struct Account {
     pub name: Box<str>,
     /// When it was made.
     pub created_at: Timestamp,
+    /// Since when it is closed, and all its keys dead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed_at: Option<Timestamp>,
 }
 
 impl Account {
@@ -23,7 +26,20 @@ impl Account {
     /// # Errors
     /// [`KeyError::Name`] when the name is empty, over 200 characters, or holds control characters.
     pub fn create(id: AccountId, name: &str, now: Timestamp) -> Result<Self, KeyError> {
-        is_presentable(name).then(|| Self { id, name: name.into(), created_at: now }).ok_or(KeyError::Name)
+        let account = || Self { id, name: name.into(), created_at: now, closed_at: None };
+        is_presentable(name).then(account).ok_or(KeyError::Name)
+    }
+
+    /// Gives it another name; whether that changed anything.
+    ///
+    /// # Errors
+    /// [`KeyError::Name`] as above, [`KeyError::Closed`] for a closed account.
+    pub fn rename(&mut self, name: &str) -> Result<bool, KeyError> {
+        match self.closed_at {
+            Some(_) => Err(KeyError::Closed),
+            None if !is_presentable(name) => Err(KeyError::Name),
+            None => Ok(std::mem::replace(&mut self.name, name.into()).as_ref() != name),
+        }
     }
 
     /// The account's environment of this mode.

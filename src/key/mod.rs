@@ -7,12 +7,14 @@
 //! `sk_live_` + selector + secret + checksum. Rotating replaces the secret and keeps the key.
 
 mod account;
+mod change;
 mod id;
 mod record;
 mod secret;
 mod token;
 
 pub use account::Account;
+pub use change::{Extras, KeyUpdate, LONGEST_OVERLAP, Revocation};
 pub use id::{AccountId, EnvironmentId, IdError, KeyId, Selector};
 pub use record::{Key, KeyError, Kind, Mode, NewKey, Retiring, Scope, State, Status, StoredSecret, UnknownWord};
 pub use secret::{Ceiling, Cost, Glance, HashError, Phc, Remembered, Screen, Secret};

@@ -9,7 +9,12 @@ use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{Account, AccountId, EnvironmentId, KeyId, Mint, Phc, Screen, Selector};
+use super::{
+    Account, AccountId, EnvironmentId, Extras, KeyId, KeyUpdate, LONGEST_OVERLAP, Mint, Phc, Screen, Selector,
+};
+
+/// Networks that a key may list.
+pub(super) const MOST_ADDRESSES: usize = 100;
 
 /// What a key is for. What it *may do* is said by policies alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -223,6 +228,9 @@ pub struct Key {
     /// The whole token of a publishable key, which is public and can be shown again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_token: Option<Box<str>>,
+    /// What few keys have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extras: Option<Box<Extras>>,
 }
 
 /// What is asked for when a key is made.
@@ -240,6 +248,18 @@ pub struct NewKey {
     pub addresses: Vec<IpNet>,
     /// When it stops working.
     pub expires_at: Option<Timestamp>,
+    /// What people note about it: up to 1,000 characters.
+    pub note: Option<String>,
+    /// How often its secret should be replaced.
+    pub rotate_every: Option<SignedDuration>,
+}
+
+impl NewKey {
+    /// A key of this kind, mode and name, and nothing else asked for.
+    pub fn named(kind: Kind, mode: Mode, name: impl Into<String>) -> Self {
+        let (name, scopes, addresses) = (name.into(), Vec::new(), Vec::new());
+        Self { kind, mode, name, scopes, addresses, expires_at: None, note: None, rotate_every: None }
+    }
 }
 
 /// Why a key cannot be made or changed as asked.
@@ -260,6 +280,44 @@ pub enum KeyError {
     /// A revoked key stays revoked.
     #[error("the key is revoked, which is final; create a new key")]
     Revoked,
+    /// The note is too long or holds control characters.
+    #[error("note: give up to 1,000 characters, of control characters line breaks and tabs alone")]
+    Note,
+    /// The reason is too long or holds control characters.
+    #[error("reason: give up to 1,000 characters, of control characters line breaks and tabs alone")]
+    Reason,
+    /// The rotation interval is too short or too long.
+    #[error("rotate_every: give from 1h to 3660d")]
+    Interval,
+    /// The overlap is too long or negative.
+    #[error("overlap: give from 0s to 7d")]
+    Overlap,
+    /// A publishable key has no secret to lose.
+    #[error("a publishable key is public and cannot be compromised; revoke it instead")]
+    Public,
+    /// Too many networks.
+    #[error("addresses: give at most 100")]
+    Addresses,
+    /// A closed account stays closed.
+    #[error("the account is closed, which is final; create a new account")]
+    Closed,
+}
+
+impl KeyError {
+    /// The field that it is about, where it is about one.
+    pub fn field(&self) -> Option<&'static str> {
+        match self {
+            Self::Name => Some("name"),
+            Self::NoScopes | Self::ScopesNotTaken(_) => Some("scopes"),
+            Self::ExpiresInThePast(_) => Some("expires_at"),
+            Self::Note => Some("note"),
+            Self::Reason => Some("reason"),
+            Self::Interval => Some("rotate_every"),
+            Self::Overlap => Some("overlap"),
+            Self::Addresses => Some("addresses"),
+            Self::Revoked | Self::Public | Self::Closed => None,
+        }
+    }
 }
 
 fn is_empty(scopes: &Arc<[Scope]>) -> bool {
@@ -269,6 +327,12 @@ fn is_empty(scopes: &Arc<[Scope]>) -> bool {
 /// Whether a name can be shown anywhere: 1 to 200 characters, none of them a control character.
 pub(super) fn is_presentable(name: &str) -> bool {
     (1..=200).contains(&name.chars().count()) && !name.chars().any(char::is_control)
+}
+
+/// Whether a longer text can be shown: up to 1,000 characters, of control characters line breaks and tabs alone.
+pub(super) fn is_writable(text: &str) -> bool {
+    text.chars().count() <= 1_000
+        && !text.chars().any(|character| character.is_control() && !"\n\t".contains(character))
 }
 
 impl Key {
@@ -294,10 +358,13 @@ impl Key {
         if let Some(expires_at) = new.expires_at.filter(|at| *at <= now) {
             return Err(KeyError::ExpiresInThePast(expires_at));
         }
+        if new.addresses.len() > MOST_ADDRESSES {
+            return Err(KeyError::Addresses);
+        }
         let mut scopes = new.scopes;
         scopes.sort();
         scopes.dedup();
-        Ok(Self {
+        let mut key = Self {
             id,
             account: account.id,
             kind: new.kind,
@@ -311,7 +378,11 @@ impl Key {
             secret,
             retiring: None,
             public_token: None,
-        })
+            extras: None,
+        };
+        let extras = KeyUpdate { note: Some(new.note), rotate_every: Some(new.rotate_every), ..KeyUpdate::default() };
+        key.update(extras, now)?;
+        Ok(key)
     }
 
     /// The environment that it belongs to.
@@ -372,10 +443,13 @@ impl Key {
     /// whichever is first. A rotation during an overlap ends that overlap at once.
     ///
     /// # Errors
-    /// [`KeyError::Revoked`] for a revoked key.
+    /// [`KeyError::Revoked`] for a revoked key, [`KeyError::Overlap`] for an overlap over [`LONGEST_OVERLAP`].
     pub fn rotate(&mut self, secret: StoredSecret, overlap: SignedDuration, now: Timestamp) -> Result<(), KeyError> {
         if self.state == State::Revoked {
             return Err(KeyError::Revoked);
+        }
+        if overlap.is_negative() || overlap > LONGEST_OVERLAP {
+            return Err(KeyError::Overlap);
         }
         let old = std::mem::replace(&mut self.secret, secret);
         let end = now.checked_add(overlap).unwrap_or(Timestamp::MAX);
@@ -397,7 +471,7 @@ mod tests {
     }
 
     fn account() -> Account {
-        Account { id: AccountId::random().unwrap(), name: "Vexart".into(), created_at: at(0) }
+        Account::create(AccountId::random().unwrap(), "Vexart", at(0)).unwrap()
     }
 
     fn secret(kind: Kind) -> StoredSecret {
@@ -407,7 +481,7 @@ mod tests {
 
     fn asked(kind: Kind) -> NewKey {
         let scopes = if kind == Kind::Restricted { vec!["resources:read".into()] } else { vec![] };
-        NewKey { kind, mode: Mode::Live, name: "worker".into(), scopes, addresses: vec![], expires_at: None }
+        NewKey { scopes, ..NewKey::named(kind, Mode::Live, "worker") }
     }
 
     fn key(kind: Kind) -> Key {

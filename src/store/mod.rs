@@ -22,6 +22,14 @@ impl Table {
     pub const ACCOUNTS: Self = Self("accounts");
     /// Keys, by id.
     pub const KEYS: Self = Self("keys");
+    /// What happened, by place.
+    pub const EVENTS: Self = Self("events");
+    /// The places of an account's events, by its id and place.
+    pub const ACCOUNT_EVENTS: Self = Self("account-events");
+    /// The places of a key's events, by its id and place.
+    pub const KEY_EVENTS: Self = Self("key-events");
+    /// What was asked to be done once, and was.
+    pub const ONCE: Self = Self("once");
     /// Bundles of schema and policies.
     pub const REVISIONS: Self = Self("revisions");
 }
@@ -74,10 +82,65 @@ impl fmt::Debug for Change {
     }
 }
 
+/// A row whose key the store gives: `prefix` and a [`Place`].
+pub struct Append {
+    /// The table.
+    pub table: Table,
+    /// What its key begins with.
+    pub prefix: Vec<u8>,
+    /// Which of the batch's places it has: rows of several tables that belong together have the same.
+    pub ordinal: u16,
+    /// Its value.
+    pub value: Vec<u8>,
+}
+
+impl fmt::Debug for Append {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Append").field("table", &self.table).field("ordinal", &self.ordinal).finish_non_exhaustive()
+    }
+}
+
+/// Where an appended row stands in the order of all commits: after everything that was committed before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The number of the commit, from 1.
+    pub commit: u64,
+    /// The place within the commit, from 0.
+    pub ordinal: u16,
+}
+
+impl Place {
+    /// Ten bytes that sort as places do: what an appended row's key ends with.
+    pub fn to_bytes(self) -> [u8; 10] {
+        let mut bytes = [0; 10];
+        let (commit, ordinal) = bytes.split_at_mut(8);
+        commit.copy_from_slice(&self.commit.to_be_bytes());
+        ordinal.copy_from_slice(&self.ordinal.to_be_bytes());
+        bytes
+    }
+
+    /// Reads what [`to_bytes`](Self::to_bytes) wrote, at the end of a row's key.
+    pub fn of_key(key: &[u8]) -> Option<Self> {
+        let (rest, ordinal) = key.split_last_chunk::<2>()?;
+        let (_, commit) = rest.split_last_chunk::<8>()?;
+        Some(Self { commit: u64::from_be_bytes(*commit), ordinal: u16::from_be_bytes(*ordinal) })
+    }
+}
+
+/// Which way to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// The least key first.
+    Ascending,
+    /// The greatest key first.
+    Descending,
+}
+
 /// Changes that are made together or not at all. Each is of another row: a second change of a row is a conflict.
 #[derive(Debug, Default)]
 pub struct Batch {
     changes: Vec<Change>,
+    appends: Vec<Append>,
 }
 
 impl Batch {
@@ -96,9 +159,19 @@ impl Batch {
         self.changes.push(Change { table, key: key.to_vec(), value: None, expect });
     }
 
+    /// Writes a row whose key is `prefix` and the [`Place`] of this commit and `ordinal`.
+    pub fn append(&mut self, table: Table, prefix: &[u8], ordinal: u16, value: Vec<u8>) {
+        self.appends.push(Append { table, prefix: prefix.to_vec(), ordinal, value });
+    }
+
     /// The changes, in the order in which they were added.
     pub fn changes(&self) -> &[Change] {
         &self.changes
+    }
+
+    /// The rows whose keys the store gives.
+    pub fn appends(&self) -> &[Append] {
+        &self.appends
     }
 }
 
@@ -197,6 +270,15 @@ pub enum CommitError {
     Store(#[from] StoreError),
 }
 
+/// What a commit made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// The number of the commit: greater than that of every commit before it.
+    pub number: u64,
+    /// The rows' versions, in the order of the changes; 0 for a row that is not there.
+    pub versions: Vec<u64>,
+}
+
 /// A store.
 pub trait Store: Send + Sync + 'static {
     /// One row.
@@ -216,10 +298,23 @@ pub trait Store: Send + Sync + 'static {
         each: &mut dyn FnMut(Row) -> Result<(), StoreError>,
     ) -> Result<(), StoreError>;
 
-    /// Checks every precondition and makes every change, at one moment, and returns when they are on disk:
-    /// the new versions, in the order of the changes (0 for a deletion).
+    /// At most `most` rows of a table whose key begins with `prefix`: those behind `after`, in this order of keys, or
+    /// from the beginning.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn page(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        order: Order,
+        most: usize,
+    ) -> Result<Vec<Row>, StoreError>;
+
+    /// Checks every precondition and makes every change, at one moment, and returns when they are on disk.
     ///
     /// # Errors
     /// [`CommitError`]; nothing was changed then, unless the disk itself failed.
-    fn commit(&self, batch: &Batch) -> Result<Vec<u64>, CommitError>;
+    fn commit(&self, batch: &Batch) -> Result<Committed, CommitError>;
 }

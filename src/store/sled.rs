@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
+use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +17,7 @@ use std::sync::{Mutex, PoisonError};
 use sled::{Db, IVec};
 
 use super::opening::{self, COMMITS_ROW, FORMAT, Seal, Witness};
-use super::{Batch, Change, CommitError, Expect, Row, Store, StoreError, Table};
+use super::{Batch, Change, CommitError, Committed, Expect, Order, Place, Row, Store, StoreError, Table};
 
 /// Bytes before a row's value: its format and its version.
 const HEADER: usize = 9;
@@ -137,8 +138,8 @@ impl SledStore {
         }
     }
 
-    /// Checks and applies a batch; the new versions, and the number of this commit.
-    fn apply(&self, batch: &Batch) -> Result<(Vec<u64>, u64), CommitError> {
+    /// Checks and applies a batch. It is not on disk then.
+    fn apply(&self, batch: &Batch) -> Result<Committed, CommitError> {
         let mut commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
         let mut writes = sled::Batch::default();
         let mut versions = Vec::with_capacity(batch.changes().len());
@@ -148,27 +149,28 @@ impl SledStore {
             if !changed.insert(at.clone()) {
                 return Err(CommitError::Conflict { table: change.table, key: change.key.clone() });
             }
-            let version = self.checked_version(change)? + 1;
-            match &change.value {
+            let version = self.checked_version(change)?;
+            versions.push(match &change.value {
                 Some(value) => {
-                    let mut record = Vec::with_capacity(HEADER + value.len());
-                    record.push(FORMAT);
-                    record.extend_from_slice(&version.to_be_bytes());
-                    record.extend_from_slice(value);
-                    writes.insert(at, record);
-                    versions.push(version);
+                    writes.insert(at, record(version + 1, value));
+                    version + 1
                 }
                 None => {
                     writes.remove(at);
-                    versions.push(0);
+                    0
                 }
-            }
+            });
         }
         let number = *commits + 1;
+        for append in batch.appends() {
+            let place = Place { commit: number, ordinal: append.ordinal };
+            let at = full_key(append.table, &[append.prefix.as_slice(), &place.to_bytes()].concat());
+            writes.insert(at, record(1, &append.value));
+        }
         writes.insert(COMMITS_ROW, &number.to_be_bytes());
         self.db.apply_batch(writes).map_err(|error| self.poison(&error))?;
         *commits = number;
-        Ok((versions, number))
+        Ok(Committed { number, versions })
     }
 
     /// The version of the row that `change` is about, 0 where there is none, if the precondition holds.
@@ -241,12 +243,50 @@ impl Store for SledStore {
         Ok(())
     }
 
-    fn commit(&self, batch: &Batch) -> Result<Vec<u64>, CommitError> {
-        self.refuse_poisoned()?;
-        let (versions, mine) = self.apply(batch)?;
-        self.wait_for_disk(mine)?;
-        Ok(versions)
+    fn page(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        order: Order,
+        most: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        let (table_length, prefix) = (table.0.len() + 1, full_key(table, prefix));
+        let after = after.map(|after| full_key(table, after));
+        // No key follows the table's longest: prefixes are ASCII or places, and a row's key is never this long.
+        let end = [prefix.as_slice(), &[0xff; 64]].concat();
+        let mut rows = match (order, after) {
+            (Order::Ascending, Some(after)) => self.db.range((Bound::Excluded(after), Bound::Included(end))),
+            (Order::Ascending, None) => self.db.range((Bound::Included(prefix), Bound::Included(end))),
+            (Order::Descending, Some(after)) => self.db.range((Bound::Included(prefix), Bound::Excluded(after))),
+            (Order::Descending, None) => self.db.range((Bound::Included(prefix), Bound::Included(end))),
+        };
+        let mut page = Vec::new();
+        while page.len() < most {
+            let next = self.read(|| match order {
+                Order::Ascending => rows.next().transpose(),
+                Order::Descending => rows.next_back().transpose(),
+            })?;
+            let Some((key, value)) = next else { break };
+            page.push(self.row(key.get(table_length..).unwrap_or_default().to_vec(), &value)?);
+        }
+        Ok(page)
     }
+
+    fn commit(&self, batch: &Batch) -> Result<Committed, CommitError> {
+        self.refuse_poisoned()?;
+        let committed = self.apply(batch)?;
+        self.wait_for_disk(committed.number)?;
+        Ok(committed)
+    }
+}
+
+fn record(version: u64, value: &[u8]) -> Vec<u8> {
+    let mut record = Vec::with_capacity(HEADER + value.len());
+    record.push(FORMAT);
+    record.extend_from_slice(&version.to_be_bytes());
+    record.extend_from_slice(value);
+    record
 }
 
 fn full_key(table: Table, key: &[u8]) -> Vec<u8> {
@@ -265,7 +305,7 @@ mod tests {
     fn put(store: &SledStore, key: &str, value: &str, expect: Expect) -> Result<u64, CommitError> {
         let mut batch = Batch::new();
         batch.put(Table::KEYS, key.as_bytes(), value.into(), expect);
-        store.commit(&batch).map(|versions| versions[0])
+        store.commit(&batch).map(|committed| committed.versions[0])
     }
 
     fn value(store: &SledStore, key: &str) -> Option<(u64, String)> {
@@ -321,6 +361,37 @@ mod tests {
     }
 
     #[test]
+    fn appended_rows_are_read_a_page_at_a_time_in_both_orders_and_stay_in_their_table_and_prefix() {
+        let (root, path) = filled(0);
+        let store = SledStore::open(&path).unwrap();
+        for number in 0..5_u8 {
+            let mut batch = Batch::new();
+            batch.append(Table::EVENTS, b"", 0, vec![number]);
+            batch.append(Table::EVENTS, b"", 1, vec![number, 1]);
+            batch.append(Table::KEY_EVENTS, if number % 2 == 0 { b"even" } else { b"odd_" }, 0, vec![number]);
+            store.commit(&batch).unwrap();
+        }
+        let read = |table, prefix: &[u8], order| {
+            let (mut all, mut after) = (Vec::new(), None::<Vec<u8>>);
+            loop {
+                let page = store.page(table, prefix, after.as_deref(), order, 3).unwrap();
+                let Some(last) = page.last() else { break all };
+                after = Some(last.key.clone());
+                assert!(page.iter().all(|row| Place::of_key(&row.key).unwrap().commit > 0));
+                all.extend(page.into_iter().map(|row| row.value));
+            }
+        };
+        let all: Vec<Vec<u8>> = (0..5).flat_map(|number| [vec![number], vec![number, 1]]).collect();
+        assert_eq!(read(Table::EVENTS, b"", Order::Ascending), all);
+        assert_eq!(read(Table::EVENTS, b"", Order::Descending), all.into_iter().rev().collect::<Vec<_>>());
+        assert_eq!(read(Table::KEY_EVENTS, b"even", Order::Ascending), [[0], [2], [4]]);
+        assert_eq!(read(Table::KEY_EVENTS, b"odd_", Order::Descending), [[3], [1]]);
+        assert_eq!(read(Table::ONCE, b"", Order::Descending), [[0; 0]; 0]);
+        drop(store);
+        drop(root);
+    }
+
+    #[test]
     fn a_second_change_of_a_row_in_a_batch_is_a_conflict() {
         let (_root, path) = filled(0);
         let store = SledStore::open(&path).unwrap();
@@ -351,7 +422,7 @@ mod tests {
         assert!(matches!(put(&store, "b", "1", Expect::Absent), Err(CommitError::Store(StoreError::Io { .. }))));
         store.disk.lock().unwrap().files.blobs = path.join("blobs");
         assert!(matches!(put(&store, "c", "1", Expect::Absent), Err(CommitError::Store(StoreError::Poisoned { .. }))));
-        let waiting = store.apply(&Batch::new()).unwrap().1;
+        let waiting = store.apply(&Batch::new()).unwrap().number;
         assert!(matches!(store.wait_for_disk(waiting), Err(StoreError::Poisoned { .. })));
         assert_eq!(value(&store, "a"), Some((1, "1".into())), "reading goes on");
     }
@@ -364,7 +435,7 @@ mod tests {
         for version in 1..=3 {
             let mut batch = Batch::new();
             batch.put(Table::REVISIONS, b"last", large.clone(), Expect::Any);
-            assert_eq!(store.commit(&batch).unwrap(), [version]);
+            assert_eq!(store.commit(&batch).unwrap().versions, [version]);
             assert!(!store.disk.lock().unwrap().files.synced.is_empty());
         }
         drop(store);

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use keyward::key::{Ceiling, Cost, Kind, Mode, NewKey, Secret, Token};
 use keyward::ledger::Ledger;
 use keyward::store::SledStore;
+use keyward::trail::By;
 use serde_json::json;
 
 use crate::harness::{Serve, client, configure, keyward};
@@ -26,14 +27,7 @@ fn open(path: &Path) -> Ledger {
 }
 
 fn new_key(number: usize) -> NewKey {
-    NewKey {
-        kind: Kind::Secret,
-        mode: Mode::Live,
-        name: format!("Worker {number}"),
-        scopes: vec![],
-        addresses: vec![],
-        expires_at: None,
-    }
+    NewKey::named(Kind::Secret, Mode::Live, format!("Worker {number}"))
 }
 
 /// The child of the test below: creates keys and reports each token, until it is killed.
@@ -41,13 +35,15 @@ fn new_key(number: usize) -> NewKey {
 fn creates_keys_until_it_is_killed_when_it_is_told_a_store() {
     let Some(path) = std::env::var_os(CHILD_STORE) else { return };
     let ledger = open(Path::new(&path));
-    let account = ledger.ring().accounts()[0].id;
+    let account = ledger.ring().accounts()[0].account.id;
     std::thread::scope(|scope| {
         for writer in 0..WRITERS {
             let (ledger, account) = (&ledger, &account);
             scope.spawn(move || {
                 for number in (writer..KEYS).step_by(WRITERS) {
-                    let (_, mint) = ledger.create_key(account, new_key(number), COST, Timestamp::now()).unwrap();
+                    let (_, mint) = ledger
+                        .create_key(account, new_key(number), COST, None, &By::console(Timestamp::now()))
+                        .unwrap();
                     // Straight to the pipe: the harness would keep what is printed.
                     writeln!(std::io::stderr(), "created {}", mint.expose()).unwrap();
                 }
@@ -61,7 +57,7 @@ async fn each_key_that_was_reported_as_created_works_after_kill_9() {
     let folder = Arc::new(tempfile::tempdir().unwrap());
     assert_eq!(keyward(&["init", "."], folder.path()).0, 0);
     let path = folder.path().join("data");
-    open(&path).create_account("Vexart", COST, Timestamp::now()).unwrap();
+    open(&path).create_account("Vexart", COST, None, &By::console(Timestamp::now())).unwrap();
     let mut created: Vec<String> = Vec::new();
     for round in 0..20 {
         let before = created.len();

@@ -1,0 +1,323 @@
+//! What people may change of a key after it was made, and what few keys have besides.
+
+use ipnet::IpNet;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::record::{MOST_ADDRESSES, is_presentable, is_writable};
+use super::{Key, KeyError, Kind, Scope, State};
+
+/// The longest that an old secret may go on working beside a new one.
+pub const LONGEST_OVERLAP: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// The shortest time from one rotation to the next that may be asked for.
+pub const SHORTEST_INTERVAL: SignedDuration = SignedDuration::from_hours(1);
+/// The longest.
+pub const LONGEST_INTERVAL: SignedDuration = SignedDuration::from_hours(10 * 366 * 24);
+
+/// What few keys have: apart from the record, because there are many keys in memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extras {
+    /// What people noted about the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<Box<str>>,
+    /// How often its secret should be replaced, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotate_every_secs: Option<u32>,
+    /// When and why it was revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked: Option<Revocation>,
+    /// When it was first seen where others may have read it, where that does not kill it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flagged_at: Option<Timestamp>,
+}
+
+/// Why a key is dead for good.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revocation {
+    /// Since when.
+    pub at: Timestamp,
+    /// What people said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Box<str>>,
+}
+
+/// What is to be changed of a key. What is `None` stays; an inner `None` takes away.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeyUpdate {
+    /// What people call it.
+    pub name: Option<String>,
+    /// What people note about it: up to 1,000 characters.
+    pub note: Option<Option<String>>,
+    /// What a restricted key is granted.
+    pub scopes: Option<Vec<Scope>>,
+    /// Where it may be used from; empty means anywhere.
+    pub addresses: Option<Vec<IpNet>>,
+    /// When it stops working.
+    pub expires_at: Option<Option<Timestamp>>,
+    /// How often its secret should be replaced.
+    pub rotate_every: Option<Option<SignedDuration>>,
+}
+
+impl Key {
+    fn extras(&mut self) -> &mut Extras {
+        self.extras.get_or_insert_default()
+    }
+
+    /// What people noted about it.
+    pub fn note(&self) -> Option<&str> {
+        self.extras.as_ref()?.note.as_deref()
+    }
+
+    /// How often its secret should be replaced.
+    pub fn rotate_every(&self) -> Option<SignedDuration> {
+        self.extras.as_ref()?.rotate_every_secs.map(|seconds| SignedDuration::from_secs(seconds.into()))
+    }
+
+    /// When its secret should be replaced at the latest.
+    pub fn rotation_due_at(&self) -> Option<Timestamp> {
+        self.secret.created_at.checked_add(self.rotate_every()?).ok()
+    }
+
+    /// When and why it was revoked.
+    pub fn revocation(&self) -> Option<&Revocation> {
+        self.extras.as_ref()?.revoked.as_ref()
+    }
+
+    /// When it was first seen where others may have read it, where that did not kill it.
+    pub fn flagged_at(&self) -> Option<Timestamp> {
+        self.extras.as_ref()?.flagged_at
+    }
+
+    /// Makes the changes, all or none; the names of the fields that are different now.
+    ///
+    /// # Errors
+    /// [`KeyError`] naming the field that cannot be as asked; nothing was changed then.
+    pub fn update(&mut self, update: KeyUpdate, now: Timestamp) -> Result<Vec<&'static str>, KeyError> {
+        if self.state == State::Revoked {
+            return Err(KeyError::Revoked);
+        }
+        let before = self.clone();
+        if let Some(name) = update.name {
+            self.name = if is_presentable(&name) { name.into() } else { return self.undo(before, KeyError::Name) };
+        }
+        if let Some(note) = update.note {
+            let note = note.filter(|note| !note.is_empty());
+            if !note.as_deref().is_none_or(is_writable) {
+                return self.undo(before, KeyError::Note);
+            }
+            self.extras().note = note.map(Into::into);
+        }
+        if let Some(mut scopes) = update.scopes {
+            match (self.kind, scopes.is_empty()) {
+                (Kind::Restricted, true) => return self.undo(before, KeyError::NoScopes),
+                (Kind::Publishable | Kind::Secret, false) => {
+                    let error = KeyError::ScopesNotTaken(self.kind);
+                    return self.undo(before, error);
+                }
+                _ => {}
+            }
+            scopes.sort();
+            scopes.dedup();
+            self.scopes = scopes.into();
+        }
+        if let Some(addresses) = update.addresses {
+            if addresses.len() > MOST_ADDRESSES {
+                return self.undo(before, KeyError::Addresses);
+            }
+            self.addresses = addresses.into();
+        }
+        if let Some(expires_at) = update.expires_at {
+            if let Some(past) = expires_at.filter(|at| *at <= now) {
+                return self.undo(before, KeyError::ExpiresInThePast(past));
+            }
+            self.expires_at = expires_at;
+        }
+        if let Some(rotate_every) = update.rotate_every {
+            match rotate_every.map(interval).transpose() {
+                Ok(seconds) => self.extras().rotate_every_secs = seconds,
+                Err(error) => return self.undo(before, error),
+            }
+        }
+        if self.extras.as_deref() == Some(&Extras::default()) {
+            self.extras = None;
+        }
+        let fields = [
+            ("name", self.name != before.name),
+            ("note", self.note() != before.note()),
+            ("scopes", self.scopes != before.scopes),
+            ("addresses", self.addresses != before.addresses),
+            ("expires_at", self.expires_at != before.expires_at),
+            ("rotate_every", self.rotate_every() != before.rotate_every()),
+        ];
+        Ok(fields.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect())
+    }
+
+    fn undo(&mut self, before: Self, error: KeyError) -> Result<Vec<&'static str>, KeyError> {
+        *self = before;
+        Err(error)
+    }
+
+    /// Switches the key off, or on again; whether that changed anything.
+    ///
+    /// # Errors
+    /// [`KeyError::Revoked`] for a revoked key.
+    pub fn switch(&mut self, on: bool) -> Result<bool, KeyError> {
+        let wanted = if on { State::Active } else { State::Disabled };
+        match self.state {
+            State::Revoked => Err(KeyError::Revoked),
+            state if state == wanted => Ok(false),
+            _ => {
+                self.state = wanted;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Kills the key for good, with a reason of up to 1,000 characters; whether that changed anything.
+    ///
+    /// # Errors
+    /// [`KeyError::Reason`]; nothing was changed then.
+    pub fn revoke_because(&mut self, reason: Option<&str>, now: Timestamp) -> Result<bool, KeyError> {
+        let reason = reason.filter(|reason| !reason.is_empty());
+        if !reason.is_none_or(is_writable) {
+            return Err(KeyError::Reason);
+        }
+        if self.state == State::Revoked {
+            return Ok(false);
+        }
+        self.revoke();
+        self.extras().revoked = Some(Revocation { at: now, reason: reason.map(Into::into) });
+        Ok(true)
+    }
+
+    /// Marks every secret of the key as exposed, for good; whether that changed anything.
+    ///
+    /// # Errors
+    /// [`KeyError::Public`] for a publishable key.
+    pub fn compromise_all(&mut self, now: Timestamp) -> Result<bool, KeyError> {
+        if self.kind == Kind::Publishable {
+            return Err(KeyError::Public);
+        }
+        let selectors: Vec<_> = self.secrets().map(|secret| secret.selector).collect();
+        // Each of them, not just the first.
+        Ok(selectors.iter().filter(|selector| self.compromise(selector, now)).count() > 0)
+    }
+
+    /// Notes that a secret was exposed, and lets it go on working; whether this is the first time.
+    pub fn flag(&mut self, now: Timestamp) -> bool {
+        let is_first = self.kind != Kind::Publishable && self.flagged_at().is_none();
+        if is_first {
+            self.extras().flagged_at = Some(now);
+        }
+        is_first
+    }
+}
+
+/// An interval of rotation in seconds.
+fn interval(interval: SignedDuration) -> Result<u32, KeyError> {
+    if !(SHORTEST_INTERVAL..=LONGEST_INTERVAL).contains(&interval) {
+        return Err(KeyError::Interval);
+    }
+    u32::try_from(interval.as_secs()).map_err(|_| KeyError::Interval)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::{Account, AccountId, KeyId, Mint, Mode, NewKey, Phc, Status, StoredSecret};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn key(kind: Kind) -> Key {
+        let account = Account::create(AccountId::random().unwrap(), "Vexart", at(0)).unwrap();
+        let scopes = if kind == Kind::Restricted { vec!["resources:read".into()] } else { vec![] };
+        let new = NewKey { scopes, ..NewKey::named(kind, Mode::Live, "worker") };
+        let mint = Mint::new(kind, Mode::Live).unwrap();
+        let secret = StoredSecret::new(&mint, Phc::none(), at(0));
+        Key::create(&account, new, KeyId::random().unwrap(), secret, at(0)).unwrap()
+    }
+
+    #[test]
+    fn an_update_names_what_it_changed_and_leaves_the_rest() {
+        let mut key = key(Kind::Restricted);
+        let update = KeyUpdate {
+            name: Some("reader".into()),
+            note: Some(Some("analytics\nsecond line".into())),
+            scopes: Some(vec!["resources:read".into()]),
+            rotate_every: Some(Some(SignedDuration::from_hours(24 * 90))),
+            ..KeyUpdate::default()
+        };
+        assert_eq!(key.update(update.clone(), at(1)).unwrap(), ["name", "note", "rotate_every"]);
+        assert_eq!(key.update(update, at(1)).unwrap(), [""; 0]);
+        assert_eq!(key.rotation_due_at(), Some(at(90 * 24 * 3600)));
+        let clear = KeyUpdate { note: Some(None), rotate_every: Some(None), ..KeyUpdate::default() };
+        assert_eq!(key.update(clear, at(1)).unwrap(), ["note", "rotate_every"]);
+        assert_eq!(key.extras, None);
+    }
+
+    #[test]
+    fn an_update_that_is_wrong_in_one_field_changes_none() {
+        let hour = SignedDuration::from_hours(1);
+        let cases = [
+            (Kind::Secret, KeyUpdate { name: Some(String::new()), ..KeyUpdate::default() }, KeyError::Name),
+            (Kind::Secret, KeyUpdate { note: Some(Some("\u{7}".into())), ..KeyUpdate::default() }, KeyError::Note),
+            (Kind::Secret, KeyUpdate { note: Some(Some("x".repeat(1_001))), ..KeyUpdate::default() }, KeyError::Note),
+            (Kind::Restricted, KeyUpdate { scopes: Some(vec![]), ..KeyUpdate::default() }, KeyError::NoScopes),
+            (
+                Kind::Secret,
+                KeyUpdate { scopes: Some(vec!["a".into()]), ..KeyUpdate::default() },
+                KeyError::ScopesNotTaken(Kind::Secret),
+            ),
+            (
+                Kind::Secret,
+                KeyUpdate { expires_at: Some(Some(at(5))), ..KeyUpdate::default() },
+                KeyError::ExpiresInThePast(at(5)),
+            ),
+            (
+                Kind::Secret,
+                KeyUpdate { rotate_every: Some(Some(hour - SignedDuration::from_secs(1))), ..KeyUpdate::default() },
+                KeyError::Interval,
+            ),
+        ];
+        for (kind, update, expected) in cases {
+            let mut key = key(kind);
+            let before = key.clone();
+            let update = KeyUpdate { addresses: Some(vec!["192.0.2.0/24".parse().unwrap()]), ..update };
+            assert_eq!(key.update(update, at(5)).unwrap_err(), expected);
+            assert_eq!(key, before);
+        }
+    }
+
+    #[test]
+    fn a_key_is_switched_off_and_on_until_it_is_revoked() {
+        let mut key = key(Kind::Secret);
+        assert_eq!((key.switch(false), key.switch(false), key.switch(true)), (Ok(true), Ok(false), Ok(true)));
+        assert_eq!(key.revoke_because(Some("left the team"), at(7)), Ok(true));
+        assert_eq!(key.revoke_because(Some("again"), at(8)), Ok(false));
+        assert_eq!(key.revocation().unwrap().reason.as_deref(), Some("left the team"));
+        assert_eq!(key.switch(true), Err(KeyError::Revoked));
+        assert_eq!(key.update(KeyUpdate::default(), at(8)), Err(KeyError::Revoked));
+    }
+
+    #[test]
+    fn a_compromise_by_hand_is_of_both_secrets_and_never_of_a_public_key() {
+        let mut key = key(Kind::Secret);
+        let mint = Mint::new(Kind::Secret, Mode::Live).unwrap();
+        key.rotate(StoredSecret::new(&mint, Phc::none(), at(0)), LONGEST_OVERLAP, at(0)).unwrap();
+        assert_eq!(key.compromise_all(at(1)), Ok(true));
+        assert!(key.secrets().all(|secret| key.status(secret, at(2)) == Status::Compromised));
+        assert_eq!(key.compromise_all(at(1)), Ok(false));
+        assert_eq!(self::key(Kind::Publishable).compromise_all(at(1)), Err(KeyError::Public));
+    }
+
+    #[test]
+    fn a_flagged_key_goes_on_working_and_is_flagged_once() {
+        let mut key = key(Kind::Secret);
+        assert!(key.flag(at(1)));
+        assert!(!key.flag(at(2)));
+        assert_eq!((key.flagged_at(), key.status(&key.secret, at(3))), (Some(at(1)), Status::Good));
+        assert!(!self::key(Kind::Publishable).flag(at(1)));
+    }
+}

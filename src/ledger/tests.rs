@@ -1,0 +1,146 @@
+//! The life of accounts and keys, on a real store.
+
+use std::path::Path;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::*;
+use crate::key::{Cost, Kind, Mode, NewKey, Selector, State, Status};
+use crate::store::{Order, SledStore};
+use crate::trail::{Actor, By, Event, Happened};
+
+const COST: Cost = Cost { memory_kib: 8, iterations: 1, parallelism: 1 };
+
+fn open(folder: &Path) -> Ledger {
+    Ledger::load(Arc::new(SledStore::open(&folder.join("store")).unwrap())).unwrap()
+}
+
+fn by() -> By {
+    By { actor: Actor::User("usr_1".into()), address: None, request_id: Some("r1".into()), now: Timestamp::now() }
+}
+
+fn told(ledger: &Ledger, about: About<'_>) -> Vec<Happened> {
+    let events = ledger.events(about, None, Order::Ascending, 1_000).unwrap();
+    assert!(events.windows(2).all(|pair| pair[0].0 < pair[1].0));
+    events.into_iter().map(|(_, event)| event.happened).collect()
+}
+
+#[test]
+fn each_change_is_told_once_to_all_that_it_is_about_and_what_changes_nothing_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = open(folder.path());
+    let (account, keys) = ledger.create_account("Vexart", COST, None, &by()).unwrap();
+    let id = &keys[1].0.id;
+    let (_, _, mint) = ledger.rotate_key(id, None, SignedDuration::from_hours(1), COST, &by()).unwrap();
+    for _ in 0..2 {
+        ledger.expose(id, &mint.selector(), Exposure::Kills, "found", &by()).unwrap();
+        ledger.revoke_key(id, None, Some("leaked"), &by()).unwrap();
+        ledger.rename_account(&account.id, "Vexart 2", None, &by()).unwrap();
+    }
+    let of_key = [Happened::KeyCreated, Happened::KeyRotated, Happened::KeyCompromised, Happened::KeyRevoked].to_vec();
+    assert_eq!(told(&ledger, About::Key(id)), of_key);
+    let of_account = told(&ledger, About::Account(&account.id));
+    assert_eq!(of_account.len(), 1 + 4 + 3 + 1);
+    assert_eq!(told(&ledger, About::Everything), of_account);
+    let (_, last) = ledger.events(About::Key(id), None, Order::Descending, 1).unwrap().remove(0);
+    assert_eq!((last.actor, last.request_id.as_deref()), (by().actor, Some("r1")));
+    assert_eq!(last.detail.get("reason").map(|reason| &**reason), Some("leaked"));
+    drop(ledger);
+    assert_eq!(told(&open(folder.path()), About::Account(&account.id)), of_account);
+}
+
+#[test]
+fn a_closed_account_has_no_living_key_and_gets_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = open(folder.path());
+    let (account, _) = ledger.create_account("Vexart", COST, None, &by()).unwrap();
+    // Keys are made while the account is closed: none of them may outlive it.
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let new = || NewKey::named(Kind::Secret, Mode::Live, "worker");
+                while ledger.create_key(&account.id, new(), COST, None, &by()).is_ok() {}
+            });
+        }
+        while ledger.ring().len() < 40 {
+            std::thread::yield_now();
+        }
+        assert!(ledger.close_account(&account.id, None, &by()).unwrap().account.closed_at.is_some());
+    });
+    let ledgers = [ledger.clone(), Ledger::load(Arc::clone(ledger.store())).unwrap()];
+    for ledger in ledgers {
+        assert!(ledger.ring().keys().iter().all(|live| live.key.state == State::Revoked));
+    }
+    let refused = ledger.create_key(&account.id, NewKey::named(Kind::Secret, Mode::Live, "w"), COST, None, &by());
+    assert!(matches!(refused, Err(LedgerError::Key(KeyError::Closed))));
+    assert!(matches!(
+        ledger.rename_account(&account.id, "open?", None, &by()),
+        Err(LedgerError::Key(KeyError::Closed))
+    ));
+}
+
+#[test]
+fn a_rotated_key_has_two_secrets_until_the_overlap_ends_and_a_publishable_one_shows_its_new_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = open(folder.path());
+    let (_, keys) = ledger.create_account("Vexart", COST, None, &by()).unwrap();
+    for (key, old) in &keys {
+        let overlap = SignedDuration::from_hours(24);
+        let (rotated, version, new) = ledger.rotate_key(&key.id, Some(1), overlap, COST, &by()).unwrap();
+        assert_eq!(version, 2);
+        let live = ledger.ring().find(&new.selector()).unwrap();
+        let ends_at = rotated.retiring.as_ref().unwrap().ends_at;
+        let status = |selector: &Selector, now| live.key.status(live.key.secret(selector).unwrap(), now);
+        let before = ends_at - SignedDuration::from_nanos(1);
+        assert_eq!(
+            (status(&old.selector(), before), status(&old.selector(), ends_at)),
+            (Status::Good, Status::Expired)
+        );
+        assert_eq!(status(&new.selector(), ends_at), Status::Good);
+        let shown = (key.kind == Kind::Publishable).then(|| new.expose());
+        assert_eq!(rotated.public_token.as_deref(), shown);
+        let stale = ledger.rotate_key(&key.id, Some(1), overlap, COST, &by());
+        assert!(matches!(stale, Err(LedgerError::Stale { expected: 1, found: 2 })));
+    }
+}
+
+#[test]
+fn what_is_asked_for_once_is_done_once_and_remembered_for_a_day() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = open(folder.path());
+    let (account, _) = ledger.create_account("Vexart", COST, None, &by()).unwrap();
+    let once = Once { name: [1; 32], asked: [2; 32] };
+    let new = || NewKey::named(Kind::Secret, Mode::Live, "worker");
+    let made: Vec<_> = std::thread::scope(|scope| {
+        let create = || ledger.create_key(&account.id, new(), COST, Some(&once), &by());
+        let all: Vec<_> = (0..8).map(|_| scope.spawn(create)).collect();
+        all.into_iter().filter_map(|one| one.join().unwrap().ok()).collect()
+    });
+    assert_eq!(made.len(), 1, "eight at once make one");
+    let again = ledger.create_key(&account.id, new(), COST, Some(&once), &by());
+    assert!(matches!(again, Err(LedgerError::DoneBefore)));
+    assert_eq!(ledger.ring().len(), 5);
+    let done = ledger.done_before(&once).unwrap().unwrap();
+    assert_eq!(*done.made, *made[0].0.id.to_string());
+    assert!(done.is_of(&once));
+    assert!(!done.is_of(&Once { asked: [3; 32], ..once.clone() }));
+    assert_eq!(ledger.forget_done(Timestamp::now()).unwrap(), 0);
+    assert_eq!(ledger.forget_done(Timestamp::now() + SignedDuration::from_hours(25)).unwrap(), 1);
+    assert_eq!(ledger.done_before(&once).unwrap(), None);
+}
+
+#[test]
+fn a_change_that_is_refused_leaves_no_trace() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = open(folder.path());
+    let (account, keys) = ledger.create_account("Vexart", COST, None, &by()).unwrap();
+    let before = told(&ledger, About::Everything);
+    let id = &keys[1].0.id;
+    let stale = ledger.change_key(id, Some(7), |_| Ok(Some(Event::new(Happened::KeyUpdated, &by()))));
+    assert!(matches!(stale, Err(LedgerError::Stale { expected: 7, found: 1 })));
+    assert!(ledger.rotate_key(id, None, SignedDuration::from_hours(200), COST, &by()).is_err());
+    assert!(ledger.revoke_key(id, None, Some("\u{7}"), &by()).is_err());
+    assert!(ledger.rename_account(&account.id, "", None, &by()).is_err());
+    assert_eq!(told(&ledger, About::Everything), before);
+    assert_eq!(ledger.ring().key(id).unwrap().version, 1);
+}

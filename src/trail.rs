@@ -1,0 +1,260 @@
+//! The event trail: who did what to which account, key or person, when, and from where.
+//!
+//! An event is committed in one batch with the change that it tells of, so that the trail and the records never
+//! disagree. It is only ever appended. It holds no token, no secret and no hash.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::key::{AccountId, KeyId};
+use crate::store::{Batch, Place, Table};
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Happened {
+    /// An account was made, with its four keys.
+    #[serde(rename = "account.created")]
+    AccountCreated,
+    /// An account has another name.
+    #[serde(rename = "account.renamed")]
+    AccountRenamed,
+    /// An account was closed, and all its keys revoked.
+    #[serde(rename = "account.closed")]
+    AccountClosed,
+    /// A key was made.
+    #[serde(rename = "key.created")]
+    KeyCreated,
+    /// A key's name, note, scopes, addresses, expiry or rotation interval changed.
+    #[serde(rename = "key.updated")]
+    KeyUpdated,
+    /// A key was switched off.
+    #[serde(rename = "key.disabled")]
+    KeyDisabled,
+    /// A key was switched on again.
+    #[serde(rename = "key.enabled")]
+    KeyEnabled,
+    /// A key was killed for good.
+    #[serde(rename = "key.revoked")]
+    KeyRevoked,
+    /// A key's secret is known to others.
+    #[serde(rename = "key.compromised")]
+    KeyCompromised,
+    /// A key has a new secret.
+    #[serde(rename = "key.rotated")]
+    KeyRotated,
+}
+
+impl Happened {
+    /// Every kind of event.
+    pub const ALL: [Self; 10] = [
+        Self::AccountCreated,
+        Self::AccountRenamed,
+        Self::AccountClosed,
+        Self::KeyCreated,
+        Self::KeyUpdated,
+        Self::KeyDisabled,
+        Self::KeyEnabled,
+        Self::KeyRevoked,
+        Self::KeyCompromised,
+        Self::KeyRotated,
+    ];
+
+    /// Its name: what it is about, a dot, and what happened to it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AccountCreated => "account.created",
+            Self::AccountRenamed => "account.renamed",
+            Self::AccountClosed => "account.closed",
+            Self::KeyCreated => "key.created",
+            Self::KeyUpdated => "key.updated",
+            Self::KeyDisabled => "key.disabled",
+            Self::KeyEnabled => "key.enabled",
+            Self::KeyRevoked => "key.revoked",
+            Self::KeyCompromised => "key.compromised",
+            Self::KeyRotated => "key.rotated",
+        }
+    }
+}
+
+/// Who did it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type", content = "id")]
+pub enum Actor {
+    /// A person, by id.
+    User(Box<str>),
+    /// Whoever has the machine: `keyward` on a stopped daemon's store.
+    Console,
+    /// A call that exposed its key.
+    Call,
+    /// The daemon by itself.
+    Daemon,
+}
+
+/// Who does something, and from where: what a change is recorded with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct By {
+    /// Who.
+    pub actor: Actor,
+    /// The peer's address, where there is one.
+    pub address: Option<IpAddr>,
+    /// Names the request in the logs, where there is one.
+    pub request_id: Option<Box<str>>,
+    /// When.
+    pub now: Timestamp,
+}
+
+impl By {
+    /// Whoever has the machine.
+    pub fn console(now: Timestamp) -> Self {
+        Self { actor: Actor::Console, address: None, request_id: None, now }
+    }
+
+    /// A call that came over plain HTTP.
+    pub fn call(address: Option<IpAddr>, now: Timestamp) -> Self {
+        Self { actor: Actor::Call, address, request_id: None, now }
+    }
+
+    /// The daemon by itself.
+    pub fn daemon(now: Timestamp) -> Self {
+        Self { actor: Actor::Daemon, address: None, request_id: None, now }
+    }
+}
+
+/// One thing that happened, as it is stored and shown. Its id is its [`Place`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// What.
+    #[serde(rename = "type")]
+    pub happened: Happened,
+    /// When.
+    pub at: Timestamp,
+    /// Who did it.
+    pub actor: Actor,
+    /// From where.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// The request that did it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<Box<str>>,
+    /// The account that it is about, or whose key it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<AccountId>,
+    /// The key that it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<KeyId>,
+    /// What else there is to say, by name: the fields that changed, the reason, when an overlap ends.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub detail: BTreeMap<Box<str>, Box<str>>,
+}
+
+impl Event {
+    /// An event about nothing yet.
+    pub fn new(happened: Happened, by: &By) -> Self {
+        let By { actor, address, request_id, now } = by.clone();
+        Self { happened, at: now, actor, address, request_id, account: None, key: None, detail: BTreeMap::new() }
+    }
+
+    /// The same event, about an account.
+    pub fn of_account(self, account: AccountId) -> Self {
+        Self { account: Some(account), ..self }
+    }
+
+    /// The same event, about a key of an account.
+    pub fn of_key(self, account: AccountId, key: KeyId) -> Self {
+        Self { account: Some(account), key: Some(key), ..self }
+    }
+
+    /// The same event, with something more to say.
+    pub fn with(mut self, name: &str, value: impl Into<Box<str>>) -> Self {
+        self.detail.insert(name.into(), value.into());
+        self
+    }
+
+    /// Adds the event to a batch, at this place within it, so that it is found by all that it is about.
+    pub fn append_to(&self, batch: &mut Batch, ordinal: u16) {
+        // Invariant: strings, numbers and a map with text for keys; serialising them cannot fail.
+        batch.append(Table::EVENTS, b"", ordinal, serde_json::to_vec(self).unwrap_or_default());
+        if let Some(account) = &self.account {
+            batch.append(Table::ACCOUNT_EVENTS, account.as_bytes(), ordinal, Vec::new());
+        }
+        if let Some(key) = &self.key {
+            batch.append(Table::KEY_EVENTS, key.as_bytes(), ordinal, Vec::new());
+        }
+    }
+}
+
+/// The id of an event: `evt_` and its place in hexadecimal digits, so that ids sort as events happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct EventId(pub Place);
+
+/// A text that is no event's id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not the id of an event: it is written `evt_` and 20 hexadecimal digits")]
+pub struct NotAnEventId;
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "evt_{:016x}{:04x}", self.0.commit, self.0.ordinal)
+    }
+}
+
+impl FromStr for EventId {
+    type Err = NotAnEventId;
+
+    fn from_str(text: &str) -> Result<Self, NotAnEventId> {
+        let digits = text.strip_prefix("evt_").filter(|digits| digits.len() == 20).ok_or(NotAnEventId)?;
+        // `from_str_radix` would take a sign.
+        let is_written_by_us = digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let (commit, ordinal) = digits.split_at_checked(16).filter(|_| is_written_by_us).ok_or(NotAnEventId)?;
+        Ok(Self(Place {
+            commit: u64::from_str_radix(commit, 16).map_err(|_| NotAnEventId)?,
+            ordinal: u16::from_str_radix(ordinal, 16).map_err(|_| NotAnEventId)?,
+        }))
+    }
+}
+
+impl TryFrom<String> for EventId {
+    type Error = NotAnEventId;
+
+    fn try_from(text: String) -> Result<Self, NotAnEventId> {
+        text.parse()
+    }
+}
+
+impl From<EventId> for String {
+    fn from(id: EventId) -> Self {
+        id.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_reads_back_and_sorts_as_its_place() {
+        let places = [(1, 0), (1, 1), (2, 0), (0x1234_5678_9abc, 65_535)];
+        let ids = places.map(|(commit, ordinal)| EventId(Place { commit, ordinal }));
+        for id in ids {
+            assert_eq!(id.to_string().parse(), Ok(id));
+            assert_eq!(Place::of_key(&[b"prefix", id.0.to_bytes().as_slice()].concat()), Some(id.0));
+        }
+        assert!(ids.windows(2).all(|pair| pair[0].to_string() < pair[1].to_string()));
+        for text in ["evt_", "evt_+0000000000000010000", "evt_00000000000000010000x", "key_0000000000000000"] {
+            assert_eq!(text.parse::<EventId>(), Err(NotAnEventId), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_in_json_is_the_name_in_code() {
+        for happened in Happened::ALL {
+            assert_eq!(serde_json::json!(happened), happened.as_str());
+        }
+    }
+}
