@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use cedar_policy::{
     AuthorizationError, Authorizer, Context, Decision, Effect, Entities, Entity, EntityId, EntityTypeName, EntityUid,
-    PolicyId, Request, RestrictedExpression,
+    PolicyId, PolicySet, Request, RestrictedExpression,
 };
 use jiff::Timestamp;
 
@@ -109,7 +109,7 @@ fn ask_revision(revision: &Revision, question: &Question<'_>) -> Evaluation {
     else {
         return Evaluation::Failed([].into());
     };
-    ask(slice, &request, &entities, &scene.required)
+    ask(&slice.policies, &request, &entities, &scene.required)
 }
 
 fn denied(by: Arc<[PolicyId]>) -> Evaluation {
@@ -117,11 +117,11 @@ fn denied(by: Arc<[PolicyId]>) -> Evaluation {
 }
 
 /// Puts the question, after making sure that every entity it turns on is there.
-fn ask(slice: &Slice, request: &Request, entities: &Entities, required: &[EntityUid]) -> Evaluation {
+pub(super) fn ask(policies: &PolicySet, request: &Request, entities: &Entities, required: &[EntityUid]) -> Evaluation {
     if required.iter().any(|uid| entities.get(uid).is_none()) {
         return Evaluation::Failed([].into());
     }
-    let response = Authorizer::new().is_authorized(request, &slice.policies, entities);
+    let response = Authorizer::new().is_authorized(request, policies, entities);
     let diagnostics = response.diagnostics();
     let policy_of = |error: &AuthorizationError| match error {
         AuthorizationError::PolicyEvaluationError(error) => error.policy_id().clone(),
@@ -136,7 +136,7 @@ fn ask(slice: &Slice, request: &Request, entities: &Entities, required: &[Entity
         Decision::Allow => Evaluation::Permitted(reasons.into()),
         Decision::Deny => {
             let forbids =
-                |id: &PolicyId| slice.policies.policy(id).is_some_and(|policy| policy.effect() == Effect::Forbid);
+                |id: &PolicyId| policies.policy(id).is_some_and(|policy| policy.effect() == Effect::Forbid);
             reasons.retain(forbids);
             denied(reasons.into())
         }
@@ -196,7 +196,7 @@ impl Scene {
     }
 }
 
-fn uid(of_type: &EntityTypeName, id: &str) -> EntityUid {
+pub(super) fn uid(of_type: &EntityTypeName, id: &str) -> EntityUid {
     EntityUid::from_type_name_and_id(of_type.clone(), EntityId::new(id))
 }
 

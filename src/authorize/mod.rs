@@ -6,6 +6,7 @@
 
 pub mod credentials;
 pub mod evaluate;
+pub mod manage;
 pub mod path;
 pub mod verdict;
 

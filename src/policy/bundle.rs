@@ -11,6 +11,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
+use super::management;
 use super::revision::reject;
 use super::{Problem, Rejection};
 
@@ -96,12 +97,12 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// A bundle of texts that are at hand.
+    /// A bundle of texts that are at hand. The copy of Keyward's own schema is none of them: the program brings it.
     pub fn from_files(files: impl IntoIterator<Item = (String, String)>) -> Self {
-        Self { files: files.into_iter().collect() }
+        Self { files: files.into_iter().filter(|(path, _)| path != management::SCHEMA_FILE).collect() }
     }
 
-    /// Reads `*.cedarschema` below `schemas`, and `*.cedar` and `tests/*.toml` below `policies`.
+    /// Reads `*.cedarschema` below `schemas` (but for the copy of Keyward's own), and `*.cedar` and `tests/*.toml` below `policies`.
     ///
     /// Names that begin with a dot are passed over: editors' and Kubernetes' own. The folders are read until
     /// two readings agree, so that a save in the middle is not taken for the whole.
@@ -177,7 +178,7 @@ fn read_once(schemas: &Path, policies: &Path) -> Result<Bundle, Rejection> {
             return Err(one(Problem { help: Some(help.into()), ..Problem::in_file(folder, message) }));
         }
     }
-    if reader.problems.is_empty() { Ok(Bundle { files: reader.files }) } else { Err(reject(reader.problems)) }
+    if reader.problems.is_empty() { Ok(Bundle::from_files(reader.files)) } else { Err(reject(reader.problems)) }
 }
 
 struct Reader {

@@ -7,6 +7,7 @@
 
 mod bundle;
 mod declared;
+mod management;
 mod model;
 mod problem;
 mod revision;
@@ -17,6 +18,7 @@ mod slice;
 mod tests;
 
 pub use bundle::{Bundle, Digest};
+pub use management::{Management, Operation};
 pub use model::{Model, PrincipalKind};
 pub use problem::{Problem, Rejection};
 pub use revision::{PolicyInfo, Revision};

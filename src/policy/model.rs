@@ -7,11 +7,9 @@ use cedar_policy::{Context, Entities, Entity, EntityId, EntityTypeName, EntityUi
 
 use super::Problem;
 use super::declared::Declared;
+use super::management;
 use super::revision::{Fragment, mention};
 use crate::key::Kind;
-
-/// The namespace of the management API, which is not the API's.
-const MANAGEMENT: &str = "Keyward";
 
 /// Who calls, as far as the schema's `appliesTo` tells callers apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -272,8 +270,13 @@ fn api_namespace(fragments: &[Fragment<'_>]) -> Result<String, Vec<Problem>> {
         .iter()
         .flat_map(|(_, _, fragment)| fragment.namespaces().flatten())
         .map(|namespace| namespace.to_string())
-        .filter(|namespace| namespace != MANAGEMENT)
         .collect();
+    if namespaces.contains(management::NAMESPACE) {
+        return Err(vec![Problem::general(
+            format!("the namespace {} is Keyward's own, which the program brings", management::NAMESPACE),
+            "write the API in a namespace of another name",
+        )]);
+    }
     let mut names = namespaces.into_iter();
     match (names.next(), names.next()) {
         (Some(name), None) => Ok(name),

@@ -9,6 +9,7 @@ use miette::Diagnostic;
 use serde::Serialize;
 
 use super::routes::{self, Routes};
+use super::management::{self, Management};
 use super::scan::{Language, MOST_DECLARATIONS, scan};
 use super::{Bundle, Digest, Model, Problem, Rejection, Route, RouteMatch};
 
@@ -45,6 +46,7 @@ pub struct Revision {
     infos: Vec<PolicyInfo>,
     model: Model,
     routes: Routes,
+    management: Management,
 }
 
 impl Revision {
@@ -67,13 +69,21 @@ impl Revision {
         )?;
         // Before the policies are held against it: what the schema lacks, they would only seem to get wrong.
         let model = Model::of(&schema, &fragments).map_err(reject)?;
-        let policies = policy_set(&written).map_err(reject)?;
-        validate(&schema, &policies, &written).map_err(reject)?;
+        check_names(&written).map_err(reject)?;
+        let (of_management, of_api): (Vec<_>, Vec<_>) =
+            written.into_iter().partition(|written| management::is_about(&written.info.file));
+        if of_api.is_empty() {
+            let message = "the files hold no policy about the API, so that nothing would be allowed";
+            return Err(reject(vec![Problem::in_file("policies", message)]));
+        }
+        let policies = policy_set(&of_api).map_err(reject)?;
+        validate(&schema, &policies, &of_api).map_err(reject)?;
+        let management = management(&of_management).map_err(reject)?;
         let routes = routes::build(&model, &schema, &fragments, &policies).map_err(reject)?;
         let digest = bundle.digest();
-        let infos = written.into_iter().map(|written| written.info).collect();
+        let infos = of_api.into_iter().chain(of_management).map(|written| written.info).collect();
         let generation = GENERATIONS.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { digest, digest_text: digest.to_string(), generation, infos, model, routes })
+        Ok(Self { digest, digest_text: digest.to_string(), generation, infos, model, routes, management })
     }
 
     /// Its name: the digest of what it was made of.
@@ -96,7 +106,12 @@ impl Revision {
         &self.model
     }
 
-    /// What people see of the policies, in the order of files and lines.
+    /// Who may manage what.
+    pub fn management(&self) -> &Management {
+        &self.management
+    }
+
+    /// What people see of the policies: those about the API, then those about management, in the order of files and lines.
     pub fn policies(&self) -> &[PolicyInfo] {
         &self.infos
     }
@@ -240,9 +255,6 @@ fn written_policies<'a>(bundle: &'a Bundle, problems: &mut Vec<Problem>) -> Vec<
             }
         }
     }
-    if all.is_empty() && problems.is_empty() {
-        problems.push(Problem::in_file("policies", "the files hold no policy, so that nothing would be allowed"));
-    }
     all
 }
 
@@ -261,8 +273,15 @@ fn written<'a>(policy: &Policy, file: &str, text: &'a str, span: Range<usize>) -
     Written { policy, info, text, start: span.start, end: span.end }
 }
 
-fn policy_set(written: &[Written<'_>]) -> Result<PolicySet, Vec<Problem>> {
-    let mut set = PolicySet::new();
+/// Without policies nobody may manage anything, which is how it is until there are some.
+fn management(written: &[Written<'_>]) -> Result<Management, Vec<Problem>> {
+    let (schema, policies) = (Management::schema()?, policy_set(written)?);
+    validate(&schema, &policies, written)?;
+    Management::new(&schema, policies)
+}
+
+/// Each name is one policy's, whichever half it is of, and no guarantee permits anything.
+fn check_names(written: &[Written<'_>]) -> Result<(), Vec<Problem>> {
     let mut problems = Vec::new();
     let mut places: BTreeMap<&str, String> = BTreeMap::new();
     for policy in written {
@@ -277,11 +296,16 @@ fn policy_set(written: &[Written<'_>]) -> Result<PolicySet, Vec<Problem>> {
                 policy.problem("a guarantee must be a forbid; this is a permit", "move it out of policies/guarantees"),
             );
         }
-        if let Err(error) = set.add(policy.policy.clone()) {
-            problems.push(policy.problem(error.to_string(), ""));
-        }
     }
-    if problems.is_empty() { Ok(set) } else { Err(problems) }
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+fn policy_set(written: &[Written<'_>]) -> Result<PolicySet, Vec<Problem>> {
+    let mut set = PolicySet::new();
+    for policy in written {
+        set.add(policy.policy.clone()).map_err(|error| vec![policy.problem(error.to_string(), "")])?;
+    }
+    Ok(set)
 }
 
 fn validate(schema: &Schema, policies: &PolicySet, written: &[Written<'_>]) -> Result<(), Vec<Problem>> {

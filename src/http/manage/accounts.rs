@@ -1,0 +1,246 @@
+//! Accounts and their members.
+
+use axum::body::Body;
+use axum::extract::{OriginalUri, Path, State};
+use axum::http::{Response, StatusCode};
+use axum::response::IntoResponse;
+use axum::Json;
+use serde::Deserialize;
+use std::sync::Arc;
+use utoipa::ToSchema;
+use zeroize::Zeroizing;
+
+use super::input::{Input, Params, RetryKey, Seen};
+use super::keys::Paging;
+use super::once::{Made, once};
+use super::refusal::{Refusal, Refusals};
+use super::view::{AccountView, KeyView, Member, NewAccount, Page, created, versioned};
+use super::{Caller, Shared, blocking};
+use crate::authorize::manage::Subject;
+use crate::key::{AccountId, KeyId, UserId};
+use crate::people::Role;
+use crate::ring::LiveAccount;
+
+/// A new account.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateAccount {
+    /// 1 to 200 characters.
+    name: String,
+}
+
+/// Another name for an account.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RenameAccount {
+    /// 1 to 200 characters.
+    name: String,
+}
+
+/// What a person is to be in an account.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetMember {
+    role: Role,
+}
+
+/// The account of this id.
+pub(super) fn find_account(manage: &super::Manage, id: &str) -> Result<Arc<LiveAccount>, Refusal> {
+    let id: AccountId = id.parse().map_err(|_| Refusal::not_found("account"))?;
+    manage.ledger().ring().account(&id).ok_or_else(|| Refusal::not_found("account"))
+}
+
+/// Make an account with its two pairs of keys, publishable and secret, live and test. Their tokens are shown this once.
+#[utoipa::path(
+    post, path = "/v1/accounts", tag = "accounts", operation_id = "createAccount", request_body = CreateAccount,
+    params(("Idempotency-Key" = Option<String>, Header, description = "The same key makes one account, for a day")),
+    responses((status = 201, body = NewAccount), Refusals)
+)]
+pub(super) async fn create_account(
+    State(manage): State<Shared>,
+    caller: Caller,
+    RetryKey(key): RetryKey,
+    OriginalUri(uri): OriginalUri,
+    Input(input, bytes): Input<CreateAccount>,
+) -> Result<Response<Body>, Refusal> {
+    let by = caller.may(Subject::System)?.clone();
+    let (once, cost, now) = (once(&caller, key.as_deref(), uri.path(), &bytes), manage.cost, by.now);
+    let asked = once.clone();
+    let made = manage.make_once(asked, move |ledger, once| ledger.create_account(&input.name, cost, once, &by)).await?;
+    let (id, is_replay) = match made {
+        Made::Now((account, pairs)) => {
+            let shown = pairs.iter().map(|(key, mint)| (key.id.to_string(), Zeroizing::new(mint.expose().to_owned())));
+            let shown: Vec<_> = shown.collect();
+            manage.recent.keep(once.as_ref(), shown.clone());
+            let keys = pairs.iter().zip(shown).map(|((key, _), (_, token))| KeyView::of(key, now).showing(Some(token)));
+            let live = LiveAccount { account, version: 1 };
+            let body = NewAccount { account: AccountView::of(&live), keys: keys.collect() };
+            return Ok(created(&format!("/v1/accounts/{}", live.account.id), 1, false, body));
+        }
+        Made::Before(id) => (id, true),
+    };
+    let live = find_account(&manage, &id)?;
+    let mut keys = manage.ledger().ring().keys_of(&live.account.id);
+    keys.sort_by_key(|live| (live.key.created_at, live.key.id));
+    let of_then = keys.iter().filter(|key| key.key.created_at == live.account.created_at);
+    let shown = |id: KeyId| manage.recent.find(once.as_ref(), &id.to_string());
+    let keys = of_then.map(|live| KeyView::of(&live.key, now).showing(shown(live.key.id))).collect();
+    let body = NewAccount { account: AccountView::of(&live), keys };
+    Ok(created(&format!("/v1/accounts/{id}"), live.version, is_replay, body))
+}
+
+/// List the accounts that you may see, in the order of their creation.
+#[utoipa::path(
+    get, path = "/v1/accounts", tag = "accounts", operation_id = "listAccounts", params(Paging),
+    responses((status = 200, body = Page<AccountView>), Refusals)
+)]
+pub(super) async fn list_accounts(
+    State(manage): State<Shared>,
+    caller: Caller,
+    Params(paging): Params<Paging>,
+) -> Result<Json<Page<AccountView>>, Refusal> {
+    caller.may(Subject::System)?;
+    let mut accounts = manage.ledger().ring().accounts();
+    accounts.sort_by_key(|live| (live.account.created_at, live.account.id));
+    if let Some(after) = &paging.after {
+        let after = find_account(&manage, after).map_err(|_| paging.no_such_place())?;
+        let place = (after.account.created_at, after.account.id);
+        accounts.retain(|live| (live.account.created_at, live.account.id) > place);
+    }
+    accounts.retain(|live| caller.could("getAccount", Subject::Account(live.account.id)));
+    let next = paging.cut(&mut accounts, |live| live.account.id.to_string())?;
+    Ok(Json(Page { items: accounts.iter().map(|live| AccountView::of(live)).collect(), next }))
+}
+
+/// Look at an account.
+#[utoipa::path(
+    get, path = "/v1/accounts/{account}", tag = "accounts", operation_id = "getAccount",
+    params(("account" = String, Path, description = "`acct_…`")),
+    responses((status = 200, body = AccountView, headers(("ETag" = String))), Refusals)
+)]
+pub(super) async fn get_account(
+    State(manage): State<Shared>,
+    caller: Caller,
+    Path(account): Path<String>,
+) -> Result<Response<Body>, Refusal> {
+    let live = seen_account(&manage, &caller, &account)?;
+    Ok(versioned(live.version, AccountView::of(&live)))
+}
+
+/// The account of this id, if the caller may do what they want to do to it.
+fn seen_account(manage: &super::Manage, caller: &Caller, id: &str) -> Result<Arc<LiveAccount>, Refusal> {
+    let live = find_account(manage, id).or_else(|missing| caller.may(Subject::System).and(Err(missing)))?;
+    caller.may(Subject::Account(live.account.id))?;
+    Ok(live)
+}
+
+/// Give an account another name.
+#[utoipa::path(
+    patch, path = "/v1/accounts/{account}", tag = "accounts", operation_id = "renameAccount",
+    request_body = RenameAccount,
+    params(
+        ("account" = String, Path, description = "`acct_…`"),
+        ("If-Match" = Option<String>, Header, description = "The ETag that you have seen")
+    ),
+    responses((status = 200, body = AccountView, headers(("ETag" = String))), Refusals)
+)]
+pub(super) async fn rename_account(
+    State(manage): State<Shared>,
+    caller: Caller,
+    Path(account): Path<String>,
+    Seen(seen): Seen,
+    Input(input, _): Input<RenameAccount>,
+) -> Result<Response<Body>, Refusal> {
+    let live = seen_account(&manage, &caller, &account)?;
+    let (ledger, id, by) = (manage.ledger().clone(), live.account.id, caller.by);
+    let live = blocking(move || ledger.rename_account(&id, &input.name, seen, &by)).await?;
+    Ok(versioned(live.version, AccountView::of(&live)))
+}
+
+/// Close an account for good: all its keys are revoked at the same moment.
+#[utoipa::path(
+    post, path = "/v1/accounts/{account}/close", tag = "accounts", operation_id = "closeAccount",
+    params(
+        ("account" = String, Path, description = "`acct_…`"),
+        ("If-Match" = Option<String>, Header, description = "The ETag that you have seen")
+    ),
+    responses((status = 200, body = AccountView, headers(("ETag" = String))), Refusals)
+)]
+pub(super) async fn close_account(
+    State(manage): State<Shared>,
+    caller: Caller,
+    Path(account): Path<String>,
+    Seen(seen): Seen,
+) -> Result<Response<Body>, Refusal> {
+    let live = seen_account(&manage, &caller, &account)?;
+    let (ledger, id, by) = (manage.ledger().clone(), live.account.id, caller.by);
+    let live = blocking(move || ledger.close_account(&id, seen, &by)).await?;
+    Ok(versioned(live.version, AccountView::of(&live)))
+}
+
+/// List who is what in an account.
+#[utoipa::path(
+    get, path = "/v1/accounts/{account}/members", tag = "accounts", operation_id = "listMembers",
+    params(("account" = String, Path, description = "`acct_…`")),
+    responses((status = 200, body = Page<Member>), Refusals)
+)]
+pub(super) async fn list_members(
+    State(manage): State<Shared>,
+    caller: Caller,
+    Path(account): Path<String>,
+) -> Result<Json<Page<Member>>, Refusal> {
+    let live = seen_account(&manage, &caller, &account)?;
+    let users = manage.ledger().people().all();
+    let members = users.iter().filter_map(|user| {
+        let user = &user.user;
+        let role = *user.roles.get(&live.account.id)?;
+        let (email, name) = (user.email.as_str().to_owned(), user.name.to_string());
+        Some(Member { user: user.id.to_string(), email, name, role })
+    });
+    Ok(Json(Page { items: members.collect(), next: None }))
+}
+
+/// Give a person a role in an account, in place of the one that they had.
+#[utoipa::path(
+    put, path = "/v1/accounts/{account}/members/{user}", tag = "accounts", operation_id = "setMember",
+    request_body = SetMember,
+    params(
+        ("account" = String, Path, description = "`acct_…`"),
+        ("user" = String, Path, description = "`usr_…`")
+    ),
+    responses((status = 200, body = Member), Refusals)
+)]
+pub(super) async fn set_member(
+    State(manage): State<Shared>,
+    caller: Caller,
+    Path((account, user)): Path<(String, String)>,
+    Input(input, _): Input<SetMember>,
+) -> Result<Json<Member>, Refusal> {
+    let live = seen_account(&manage, &caller, &account)?;
+    let id: UserId = user.parse().map_err(|_| Refusal::not_found("user"))?;
+    let (ledger, account, by) = (manage.ledger().clone(), live.account.id, caller.by);
+    let user = blocking(move || ledger.grant(&id, account, Some(input.role), &by)).await?;
+    let (email, name) = (user.user.email.as_str().to_owned(), user.user.name.to_string());
+    Ok(Json(Member { user: id.to_string(), email, name, role: input.role }))
+}
+
+/// Take a person's role in an account from them.
+#[utoipa::path(
+    delete, path = "/v1/accounts/{account}/members/{user}", tag = "accounts", operation_id = "removeMember",
+    params(
+        ("account" = String, Path, description = "`acct_…`"),
+        ("user" = String, Path, description = "`usr_…`")
+    ),
+    responses((status = 204), Refusals)
+)]
+pub(super) async fn remove_member(
+    State(manage): State<Shared>,
+    caller: Caller,
+    Path((account, user)): Path<(String, String)>,
+) -> Result<Response<Body>, Refusal> {
+    let live = seen_account(&manage, &caller, &account)?;
+    let id: UserId = user.parse().map_err(|_| Refusal::not_found("user"))?;
+    let (ledger, account, by) = (manage.ledger().clone(), live.account.id, caller.by);
+    blocking(move || ledger.grant(&id, account, None, &by)).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}

@@ -1,0 +1,160 @@
+//! The event trail, over HTTP.
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, Response};
+use serde::Deserialize;
+use tokio::sync::mpsc;
+use utoipa::IntoParams;
+
+use super::accounts::find_account;
+use super::input::Params;
+use super::keys::Paging;
+use super::refusal::{Refusal, Refusals};
+use super::view::{Direction, EventView, Page};
+use super::{Caller, Manage, Shared, blocking};
+use crate::authorize::manage::Subject;
+use crate::key::{AccountId, KeyId};
+use crate::ledger::{About, Ledger, LedgerError};
+use crate::store::Order;
+use crate::trail::EventId;
+
+/// Events that an export reads at a time.
+const CHUNK: usize = 500;
+
+/// Which part of the trail.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct EventFilter {
+    /// Those behind this one: the `next` of the page before.
+    after: Option<String>,
+    /// At most so many; 1 to 1,000, 100 when not given.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<usize>,
+    /// `newest` first, or `oldest` first.
+    #[serde(default)]
+    #[param(inline)]
+    order: Direction,
+}
+
+/// Whose events, owned.
+#[derive(Clone, Copy)]
+enum Whose {
+    All,
+    Account(AccountId),
+    Key(KeyId),
+}
+
+impl EventFilter {
+    async fn page(self, manage: &Manage, whose: Whose) -> Result<Json<Page<EventView>>, Refusal> {
+        let paging = Paging { after: self.after, limit: self.limit };
+        let (most, ledger) = (paging.most()?, manage.ledger().clone());
+        let after = paging.after.as_deref().map(str::parse::<EventId>).transpose().map_err(|_| paging.no_such_place())?;
+        let mut events = blocking(move || read(&ledger, whose, after, self.order.into(), most + 1)).await?;
+        let next = paging.cut(&mut events, |event| event.id.to_string())?;
+        Ok(Json(Page { items: events, next }))
+    }
+}
+
+fn read(
+    ledger: &Ledger,
+    whose: Whose,
+    after: Option<EventId>,
+    order: Order,
+    most: usize,
+) -> Result<Vec<EventView>, LedgerError> {
+    let about = match &whose {
+        Whose::All => About::Everything,
+        Whose::Account(account) => About::Account(account),
+        Whose::Key(key) => About::Key(key),
+    };
+    let events = ledger.events(about, after, order, most)?;
+    Ok(events.into_iter().map(|(id, event)| EventView { id, event }).collect())
+}
+
+/// Everything that happened.
+#[utoipa::path(
+    get, path = "/v1/events", tag = "events", operation_id = "listEvents", params(EventFilter),
+    responses((status = 200, body = Page<EventView>), Refusals)
+)]
+pub(super) async fn list_events(
+    State(manage): State<Shared>,
+    caller: Caller,
+    Params(filter): Params<EventFilter>,
+) -> Result<Json<Page<EventView>>, Refusal> {
+    caller.may(Subject::System)?;
+    filter.page(&manage, Whose::All).await
+}
+
+/// What happened to an account and its keys.
+#[utoipa::path(
+    get, path = "/v1/accounts/{account}/events", tag = "events", operation_id = "listAccountEvents",
+    params(("account" = String, Path, description = "`acct_…`"), EventFilter),
+    responses((status = 200, body = Page<EventView>), Refusals)
+)]
+pub(super) async fn list_account_events(
+    State(manage): State<Shared>,
+    caller: Caller,
+    Path(account): Path<String>,
+    Params(filter): Params<EventFilter>,
+) -> Result<Json<Page<EventView>>, Refusal> {
+    let account = find_account(&manage, &account).or_else(|missing| caller.may(Subject::System).and(Err(missing)))?;
+    caller.may(Subject::Account(account.account.id))?;
+    filter.page(&manage, Whose::Account(account.account.id)).await
+}
+
+/// What happened to a key.
+#[utoipa::path(
+    get, path = "/v1/keys/{key}/events", tag = "events", operation_id = "listKeyEvents",
+    params(("key" = String, Path, description = "`key_…`"), EventFilter),
+    responses((status = 200, body = Page<EventView>), Refusals)
+)]
+pub(super) async fn list_key_events(
+    State(manage): State<Shared>,
+    caller: Caller,
+    Path(key): Path<String>,
+    Params(filter): Params<EventFilter>,
+) -> Result<Json<Page<EventView>>, Refusal> {
+    let live = super::keys::seen_key(&manage, &caller, &key)?;
+    filter.page(&manage, Whose::Key(live.key.id)).await
+}
+
+/// Everything that happened, the oldest first, as JSON lines.
+#[utoipa::path(
+    get, path = "/v1/events/export", tag = "events", operation_id = "exportEvents",
+    responses((status = 200, body = String, content_type = "application/jsonl"), Refusals)
+)]
+pub(super) async fn export_events(State(manage): State<Shared>, caller: Caller) -> Result<Response<Body>, Refusal> {
+    caller.may(Subject::System)?;
+    let ledger = manage.ledger().clone();
+    // A small number of chunks in flight: whoever reads slowly makes the reading slow, and nothing pile up.
+    let (sender, mut chunks) = mpsc::channel::<Result<String, LedgerError>>(2);
+    tokio::task::spawn_blocking(move || {
+        let mut after = None;
+        loop {
+            let events = match read(&ledger, Whose::All, after, Order::Ascending, CHUNK) {
+                Ok(events) => events,
+                // The body ends in the middle, which no client takes for its end.
+                Err(error) => {
+                    tracing::error!(%error, "the event trail could not be read to its end");
+                    let _ = sender.blocking_send(Err(error));
+                    return;
+                }
+            };
+            let Some(last) = events.last() else { return };
+            after = Some(last.id);
+            let lines = events.iter().filter_map(|event| serde_json::to_string(event).ok());
+            let chunk: String = lines.flat_map(|line| [line, "\n".to_owned()]).collect();
+            if sender.blocking_send(Ok(chunk)).is_err() {
+                return;
+            }
+        }
+    });
+    let body = Body::from_stream(futures_util::stream::poll_fn(move |context| chunks.poll_recv(context)));
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/jsonl"));
+    Ok(response)
+}

@@ -1,0 +1,146 @@
+//! What a request says, read in one way or refused with the field named.
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::header::{CONTENT_TYPE, IF_MATCH};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
+use jiff::{SignedDuration, Span, SpanRelativeTo};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+
+use super::refusal::Refusal;
+
+/// A JSON body, with the bytes that it was read from.
+pub struct Input<T>(pub T, pub Bytes);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        let media = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let media = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        if media != "application/json" {
+            let detail = "send the body as JSON, with `Content-Type: application/json`";
+            return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type_unsupported", detail));
+        }
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "the body is too large")
+            }
+            _ => Refusal::invalid(None, "the body could not be read"),
+        })?;
+        read(&bytes).map(|input| Self(input, bytes.clone()))
+    }
+}
+
+/// Reads a JSON text whole.
+pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        Refusal::invalid((path != ".").then_some(&path), error.inner().to_string())
+    })?;
+    json.end().map_err(|error| Refusal::invalid(None, error.to_string()))?;
+    Ok(value)
+}
+
+/// The query's parameters.
+pub struct Params<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        let query = parts.uri.query().unwrap_or_default();
+        let parsed = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
+        serde_path_to_error::deserialize(parsed).map(Self).map_err(|error| {
+            let path = error.path().to_string();
+            Refusal::invalid((path != ".").then_some(&path), error.inner().to_string())
+        })
+    }
+}
+
+/// The version that the caller has seen: `If-Match: "3"`, as `ETag` gave it. Without it, any will do.
+pub struct Seen(pub Option<u64>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Seen {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        let Some(text) = single(&parts.headers, IF_MATCH.as_str())? else { return Ok(Self(None)) };
+        if text == "*" {
+            return Ok(Self(None));
+        }
+        let version = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).and_then(|text| text.parse().ok());
+        let invalid = || Refusal::invalid(Some("If-Match"), "give one ETag as it was answered, for example \"3\"");
+        version.map(|version| Self(Some(version))).ok_or_else(invalid)
+    }
+}
+
+/// The `Idempotency-Key` header: 1 to 255 visible ASCII characters.
+pub struct RetryKey(pub Option<String>);
+
+impl<S: Send + Sync> FromRequestParts<S> for RetryKey {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        let Some(text) = single(&parts.headers, "Idempotency-Key")? else { return Ok(Self(None)) };
+        if !(1..=255).contains(&text.len()) || !text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
+            return Err(Refusal::invalid(Some("Idempotency-Key"), "give 1 to 255 visible ASCII characters"));
+        }
+        Ok(Self(Some(text)))
+    }
+}
+
+/// The one value of a header.
+fn single(headers: &HeaderMap, name: &str) -> Result<Option<String>, Refusal> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => {
+            let text = value.to_str().map_err(|_| Refusal::invalid(Some(name), "give visible ASCII characters"))?;
+            Ok(Some(text.trim().to_owned()))
+        }
+        (Some(_), Some(_)) => Err(Refusal::invalid(Some(name), "give this header once")),
+    }
+}
+
+/// Reads a duration such as `24h`, `90d` or `0s`; a day has 24 hours.
+pub fn duration(field: &str, text: &str) -> Result<SignedDuration, Refusal> {
+    let invalid = || Refusal::invalid(Some(field), "give a duration such as 30m, 24h or 90d");
+    let span: Span = text.parse().map_err(|_| invalid())?;
+    span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| invalid())
+}
+
+/// Writes a duration in its largest whole unit, as [`duration`] reads it.
+pub fn written(duration: SignedDuration) -> String {
+    let seconds = duration.as_secs();
+    let units = [(86_400, "d"), (3_600, "h"), (60, "m")];
+    match units.into_iter().find(|(unit, _)| seconds != 0 && seconds % unit == 0) {
+        Some((unit, name)) => format!("{}{name}", seconds / unit),
+        None => format!("{seconds}s"),
+    }
+}
+
+/// Tells `"field": null` (take it away) from a field that is not there (leave it).
+pub fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_reads_back_as_it_is_written() {
+        for text in ["0s", "59s", "1m", "90m", "24h", "1d", "90d", "3660d"] {
+            let read = duration("overlap", text).unwrap();
+            assert_eq!(duration("overlap", &written(read)).unwrap(), read, "{text}");
+        }
+        assert_eq!(written(duration("overlap", "24h").unwrap()), "1d");
+        for text in ["", "24", "h", "1 month", "1y", "tomorrow", "9999999999999999999d"] {
+            assert!(duration("overlap", text).is_err(), "{text}");
+        }
+    }
+}

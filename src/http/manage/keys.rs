@@ -1,0 +1,564 @@
+//! The life of a key, over HTTP.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{OriginalUri, Path, State};
+use axum::http::Response;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use zeroize::Zeroizing;
+
+use super::accounts::find_account;
+use super::input::{Input, Params, RetryKey, Seen, duration, nullable};
+use super::once::{Made, once};
+use super::refusal::{Refusal, Refusals};
+use super::view::{KeyState, KeyView, Page, created, network, versioned};
+use super::{Caller, Manage, Shared, blocking};
+use crate::authorize::manage::Subject;
+use crate::authorize::{Call, Caller as Calling, RequestLine, Stated, Transport, authorize, credentials::Credentials};
+use crate::key::{EnvironmentId, Key, KeyError, KeyId, KeyUpdate, Kind, Mode, NewKey, Scope};
+use crate::ring::LiveKey;
+use crate::trail::{By, Event, Happened};
+
+/// How long the old secret works beside the new one, unless the caller says otherwise.
+const OVERLAP: SignedDuration = SignedDuration::from_hours(24);
+
+/// Which part of a list.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct Paging {
+    /// Those behind this one: the `next` of the page before.
+    pub after: Option<String>,
+    /// At most so many; 1 to 1,000, 100 when not given.
+    #[param(minimum = 1, maximum = 1000)]
+    pub limit: Option<usize>,
+}
+
+impl Paging {
+    /// How many to show.
+    pub fn most(&self) -> Result<usize, Refusal> {
+        match self.limit {
+            None => Ok(100),
+            Some(limit @ 1..=1_000) => Ok(limit),
+            Some(_) => Err(Refusal::invalid(Some("limit"), "give 1 to 1000")),
+        }
+    }
+
+    /// Cuts a list to the page; where the next one begins, if there is more.
+    pub fn cut<T>(&self, all: &mut Vec<T>, name: impl Fn(&T) -> String) -> Result<Option<String>, Refusal> {
+        let most = self.most()?;
+        let is_more = all.len() > most;
+        all.truncate(most);
+        Ok(all.last().filter(|_| is_more).map(name))
+    }
+
+    /// The refusal of an `after` that nothing has.
+    pub fn no_such_place(&self) -> Refusal {
+        Refusal::invalid(Some("after"), "give the `next` of the page before")
+    }
+}
+
+/// A new key.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateKey {
+    kind: Kind,
+    mode: Mode,
+    /// 1 to 200 characters.
+    name: String,
+    /// What a restricted key is granted: at least one for that kind, none for the others.
+    #[serde(default)]
+    scopes: Vec<String>,
+    /// Networks or addresses that it may be used from, at most 100; none means anywhere.
+    #[serde(default)]
+    addresses: Vec<String>,
+    /// Up to 1,000 characters.
+    note: Option<String>,
+    #[schema(value_type = Option<String>, format = DateTime)]
+    expires_at: Option<Timestamp>,
+    /// How often it should be rotated: `1h` to `3660d`.
+    #[schema(example = "90d")]
+    rotate_every: Option<String>,
+}
+
+/// What to change of a key. What is not given stays; null takes away.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateKey {
+    /// 1 to 200 characters.
+    name: Option<String>,
+    /// Up to 1,000 characters.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<String>)]
+    note: Option<Option<String>>,
+    /// What a restricted key is granted.
+    scopes: Option<Vec<String>>,
+    /// Networks or addresses that it may be used from, at most 100; none means anywhere.
+    addresses: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    expires_at: Option<Option<Timestamp>>,
+    /// How often it should be rotated: `1h` to `3660d`.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<String>, example = "90d")]
+    rotate_every: Option<Option<String>>,
+}
+
+/// Why a key is revoked.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RevokeKey {
+    /// Up to 1,000 characters.
+    reason: Option<String>,
+}
+
+/// How to rotate a key.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RotateKey {
+    /// How long the old secret works beside the new one: `0s` to `7d`, `24h` when not given. It ends with the key.
+    #[schema(example = "24h")]
+    overlap: Option<String>,
+}
+
+/// Which keys, and which part of the list.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct KeyFilter {
+    mode: Option<Mode>,
+    kind: Option<Kind>,
+    state: Option<KeyState>,
+    /// Those that expire within so many days.
+    #[param(minimum = 0, maximum = 36600)]
+    expiring_within_days: Option<u32>,
+    /// Those that should be rotated within so many days, overdue ones included.
+    #[param(minimum = 0, maximum = 36600)]
+    rotation_due_within_days: Option<u32>,
+    /// Those behind this one: the `next` of the page before.
+    after: Option<String>,
+    /// At most so many; 1 to 1,000, 100 when not given.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<usize>,
+}
+
+impl KeyFilter {
+    fn admits(&self, key: &Key, now: Timestamp) -> bool {
+        let within = |end: Option<Timestamp>, days: u32| {
+            let until = now.checked_add(SignedDuration::from_hours(24 * i64::from(days))).unwrap_or(Timestamp::MAX);
+            end.is_some_and(|end| end <= until)
+        };
+        self.mode.is_none_or(|mode| key.mode == mode)
+            && self.kind.is_none_or(|kind| key.kind == kind)
+            && self.state.is_none_or(|state| KeyState::of(key, now) == state)
+            && self.expiring_within_days.is_none_or(|days| {
+                key.expires_at.is_some_and(|end| end > now) && within(key.expires_at, days)
+            })
+            && self.rotation_due_within_days.is_none_or(|days| {
+                KeyState::of(key, now) != KeyState::Revoked && within(key.rotation_due_at(), days)
+            })
+    }
+
+    /// The page of these keys, in the order of their creation.
+    fn page(self, manage: &Manage, mut keys: Vec<Arc<LiveKey>>, now: Timestamp) -> Result<Page<KeyView>, Refusal> {
+        let place = |live: &LiveKey| (live.key.created_at, live.key.id);
+        let paging = Paging { after: self.after.clone(), limit: self.limit };
+        keys.retain(|live| self.admits(&live.key, now));
+        if let Some(after) = &self.after {
+            let after = after.parse().ok().and_then(|id| manage.ledger().ring().key(&id));
+            let after = place(&*after.ok_or_else(|| paging.no_such_place())?);
+            keys.retain(|live| place(live) > after);
+        }
+        keys.sort_by_key(|live| place(live));
+        let next = paging.cut(&mut keys, |live| live.key.id.to_string())?;
+        Ok(Page { items: keys.iter().map(|live| KeyView::of(&live.key, now)).collect(), next })
+    }
+}
+
+fn networks(texts: &[String]) -> Result<Vec<ipnet::IpNet>, Refusal> {
+    let read = (0..).zip(texts).map(|(at, text)| {
+        let invalid = || {
+            let field = format!("addresses[{at}]");
+            Refusal::invalid(Some(&field), "give a network such as 192.0.2.0/24, or an address")
+        };
+        network(text).ok_or_else(invalid)
+    });
+    read.collect()
+}
+
+/// A scope that the schema does not know would never grant anything.
+fn scopes(caller: &Caller, names: &[String]) -> Result<Vec<Scope>, Refusal> {
+    let known = &caller.revision.model().scopes;
+    match (0..).zip(names).find(|(_, name)| !known.iter().any(|known| **known == ***name)) {
+        None => Ok(names.iter().map(|name| Scope::from(name.as_str())).collect()),
+        Some((at, _)) => {
+            let (field, detail) = (format!("scopes[{at}]"), format!("the schema knows {}", known.join(", ")));
+            Err(Refusal::invalid(Some(&field), detail))
+        }
+    }
+}
+
+/// The key of this id, if the caller may do what they want to do to it.
+pub(super) fn seen_key(manage: &Manage, caller: &Caller, id: &str) -> Result<Arc<LiveKey>, Refusal> {
+    let live = id.parse().ok().and_then(|id: KeyId| manage.ledger().ring().key(&id));
+    let Some(live) = live else {
+        return caller.may(Subject::System).and(Err(Refusal::not_found("key")));
+    };
+    caller.may(Subject::Key(&live.key))?;
+    Ok(live)
+}
+
+/// Make a key. Its token is shown this once.
+#[utoipa::path(
+    post, path = "/v1/accounts/{account}/keys", tag = "keys", operation_id = "createKey", request_body = CreateKey,
+    params(
+        ("account" = String, Path, description = "`acct_…`"),
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key makes one key, for a day")
+    ),
+    responses((status = 201, body = KeyView, headers(("ETag" = String), ("Location" = String))), Refusals)
+)]
+pub(super) async fn create_key(
+    State(manage): State<Shared>,
+    caller: Caller,
+    Path(account): Path<String>,
+    RetryKey(retry): RetryKey,
+    OriginalUri(uri): OriginalUri,
+    Input(input, bytes): Input<CreateKey>,
+) -> Result<Response<Body>, Refusal> {
+    let account = find_account(&manage, &account).or_else(|missing| caller.may(Subject::System).and(Err(missing)))?;
+    let account = account.account.id;
+    let by = caller.may(Subject::Environment(EnvironmentId { account, mode: input.mode }))?.clone();
+    let new = NewKey {
+        scopes: scopes(&caller, &input.scopes)?,
+        addresses: networks(&input.addresses)?,
+        expires_at: input.expires_at,
+        note: input.note,
+        rotate_every: input.rotate_every.map(|text| duration("rotate_every", &text)).transpose()?,
+        ..NewKey::named(input.kind, input.mode, input.name)
+    };
+    let (once, cost, now) = (once(&caller, retry.as_deref(), uri.path(), &bytes), manage.cost, by.now);
+    let asked = once.clone();
+    let made = manage
+        .make_once(asked, move |ledger, once| ledger.create_key(&account, new, cost, once, &by))
+        .await?;
+    match made {
+        Made::Now((key, mint)) => {
+            let token = Zeroizing::new(mint.expose().to_owned());
+            manage.recent.keep(once.as_ref(), [(key.id.to_string(), token.clone())]);
+            let body = KeyView::of(&key, now).showing(Some(token));
+            Ok(created(&format!("/v1/keys/{}", key.id), 1, false, body))
+        }
+        Made::Before(id) => {
+            let live = id.parse().ok().and_then(|id: KeyId| manage.ledger().ring().key(&id));
+            let live = live.ok_or_else(|| Refusal::not_found("key"))?;
+            let body = KeyView::of(&live.key, now).showing(manage.recent.find(once.as_ref(), &id));
+            Ok(created(&format!("/v1/keys/{id}"), live.version, true, body))
+        }
+    }
+}
+
+/// List an account's keys, in the order of their creation.
+#[utoipa::path(
+    get, path = "/v1/accounts/{account}/keys", tag = "keys", operation_id = "listKeys",
+    params(("account" = String, Path, description = "`acct_…`"), KeyFilter),
+    responses((status = 200, body = Page<KeyView>), Refusals)
+)]
+pub(super) async fn list_keys(
+    State(manage): State<Shared>,
+    caller: Caller,
+    Path(account): Path<String>,
+    Params(filter): Params<KeyFilter>,
+) -> Result<Json<Page<KeyView>>, Refusal> {
+    let account = find_account(&manage, &account).or_else(|missing| caller.may(Subject::System).and(Err(missing)))?;
+    let now = caller.may(Subject::Account(account.account.id))?.now;
+    blocking(move || Ok(filter.page(&manage, manage.ledger().ring().keys_of(&account.account.id), now))).await?.map(Json)
+}
+
+/// List the keys of all accounts, in the order of their creation.
+#[utoipa::path(
+    get, path = "/v1/keys", tag = "keys", operation_id = "listAllKeys", params(KeyFilter),
+    responses((status = 200, body = Page<KeyView>), Refusals)
+)]
+pub(super) async fn list_all_keys(
+    State(manage): State<Shared>,
+    caller: Caller,
+    Params(filter): Params<KeyFilter>,
+) -> Result<Json<Page<KeyView>>, Refusal> {
+    let now = caller.may(Subject::System)?.now;
+    blocking(move || Ok(filter.page(&manage, manage.ledger().ring().keys(), now))).await?.map(Json)
+}
+
+/// Look at a key.
+#[utoipa::path(
+    get, path = "/v1/keys/{key}", tag = "keys", operation_id = "getKey",
+    params(("key" = String, Path, description = "`key_…`")),
+    responses((status = 200, body = KeyView, headers(("ETag" = String))), Refusals)
+)]
+pub(super) async fn get_key(
+    State(manage): State<Shared>,
+    caller: Caller,
+    Path(key): Path<String>,
+) -> Result<Response<Body>, Refusal> {
+    let live = seen_key(&manage, &caller, &key)?;
+    Ok(versioned(live.version, KeyView::of(&live.key, caller.by.now)))
+}
+
+/// Changes a key that the caller may change, and shows it.
+async fn change(
+    manage: &Manage,
+    caller: Caller,
+    key: &str,
+    seen: Option<u64>,
+    mut change: impl FnMut(&mut Key, &By) -> Result<Option<Event>, KeyError> + Send + 'static,
+) -> Result<Response<Body>, Refusal> {
+    let live = seen_key(manage, &caller, key)?;
+    let (ledger, id, by) = (manage.ledger().clone(), live.key.id, caller.by);
+    let now = by.now;
+    let (key, version) = blocking(move || ledger.change_key(&id, seen, |key| change(key, &by))).await?;
+    Ok(versioned(version, KeyView::of(&key, now)))
+}
+
+/// Change a key's name, note, scopes, addresses, expiry or rotation interval.
+#[utoipa::path(
+    patch, path = "/v1/keys/{key}", tag = "keys", operation_id = "updateKey", request_body = UpdateKey,
+    params(
+        ("key" = String, Path, description = "`key_…`"),
+        ("If-Match" = Option<String>, Header, description = "The ETag that you have seen")
+    ),
+    responses((status = 200, body = KeyView, headers(("ETag" = String))), Refusals)
+)]
+pub(super) async fn update_key(
+    State(manage): State<Shared>,
+    caller: Caller,
+    Path(key): Path<String>,
+    Seen(seen): Seen,
+    Input(input, _): Input<UpdateKey>,
+) -> Result<Response<Body>, Refusal> {
+    let every = |text: Option<String>| text.map(|text| duration("rotate_every", &text)).transpose();
+    let update = KeyUpdate {
+        name: input.name,
+        note: input.note,
+        scopes: input.scopes.map(|names| scopes(&caller, &names)).transpose()?,
+        addresses: input.addresses.map(|texts| networks(&texts)).transpose()?,
+        expires_at: input.expires_at,
+        rotate_every: input.rotate_every.map(every).transpose()?,
+    };
+    change(&manage, caller, &key, seen, move |key, by| {
+        let fields = key.update(update.clone(), by.now)?;
+        let event = || Event::new(Happened::KeyUpdated, by).with("fields", fields.join(", "));
+        Ok((!fields.is_empty()).then(event))
+    })
+    .await
+}
+
+/// Switch a key off. It can be switched on again.
+#[utoipa::path(
+    post, path = "/v1/keys/{key}/disable", tag = "keys", operation_id = "disableKey",
+    params(
+        ("key" = String, Path, description = "`key_…`"),
+        ("If-Match" = Option<String>, Header, description = "The ETag that you have seen")
+    ),
+    responses((status = 200, body = KeyView, headers(("ETag" = String))), Refusals)
+)]
+pub(super) async fn disable_key(
+    State(manage): State<Shared>,
+    caller: Caller,
+    Path(key): Path<String>,
+    Seen(seen): Seen,
+) -> Result<Response<Body>, Refusal> {
+    let off = |key: &mut Key, by: &By| Ok(key.switch(false)?.then(|| Event::new(Happened::KeyDisabled, by)));
+    change(&manage, caller, &key, seen, off).await
+}
+
+/// Switch a key on again.
+#[utoipa::path(
+    post, path = "/v1/keys/{key}/enable", tag = "keys", operation_id = "enableKey",
+    params(
+        ("key" = String, Path, description = "`key_…`"),
+        ("If-Match" = Option<String>, Header, description = "The ETag that you have seen")
+    ),
+    responses((status = 200, body = KeyView, headers(("ETag" = String))), Refusals)
+)]
+pub(super) async fn enable_key(
+    State(manage): State<Shared>,
+    caller: Caller,
+    Path(key): Path<String>,
+    Seen(seen): Seen,
+) -> Result<Response<Body>, Refusal> {
+    let on = |key: &mut Key, by: &By| Ok(key.switch(true)?.then(|| Event::new(Happened::KeyEnabled, by)));
+    change(&manage, caller, &key, seen, on).await
+}
+
+/// Kill a key for good.
+#[utoipa::path(
+    post, path = "/v1/keys/{key}/revoke", tag = "keys", operation_id = "revokeKey", request_body = RevokeKey,
+    params(
+        ("key" = String, Path, description = "`key_…`"),
+        ("If-Match" = Option<String>, Header, description = "The ETag that you have seen")
+    ),
+    responses((status = 200, body = KeyView, headers(("ETag" = String))), Refusals)
+)]
+pub(super) async fn revoke_key(
+    State(manage): State<Shared>,
+    caller: Caller,
+    Path(key): Path<String>,
+    Seen(seen): Seen,
+    Input(input, _): Input<RevokeKey>,
+) -> Result<Response<Body>, Refusal> {
+    let live = seen_key(&manage, &caller, &key)?;
+    let (ledger, id, by) = (manage.ledger().clone(), live.key.id, caller.by);
+    let now = by.now;
+    let (key, version, _) = blocking(move || ledger.revoke_key(&id, seen, input.reason.as_deref(), &by)).await?;
+    Ok(versioned(version, KeyView::of(&key, now)))
+}
+
+/// Say that a key's secret is known to others. It is dead from then on; rotating the key gives it a new one.
+#[utoipa::path(
+    post, path = "/v1/keys/{key}/compromise", tag = "keys", operation_id = "compromiseKey",
+    params(
+        ("key" = String, Path, description = "`key_…`"),
+        ("If-Match" = Option<String>, Header, description = "The ETag that you have seen")
+    ),
+    responses((status = 200, body = KeyView, headers(("ETag" = String))), Refusals)
+)]
+pub(super) async fn compromise_key(
+    State(manage): State<Shared>,
+    caller: Caller,
+    Path(key): Path<String>,
+    Seen(seen): Seen,
+) -> Result<Response<Body>, Refusal> {
+    change(&manage, caller, &key, seen, |key, by| {
+        let event = || Event::new(Happened::KeyCompromised, by).with("how", "said so by hand");
+        Ok(key.compromise_all(by.now)?.then(event))
+    })
+    .await
+}
+
+/// Give a key a new secret. The new token is shown this once; the old one works until the overlap ends.
+#[utoipa::path(
+    post, path = "/v1/keys/{key}/rotate", tag = "keys", operation_id = "rotateKey", request_body = RotateKey,
+    params(
+        ("key" = String, Path, description = "`key_…`"),
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key rotates once, for a day"),
+        ("If-Match" = Option<String>, Header, description = "The ETag that you have seen")
+    ),
+    responses((status = 201, body = KeyView, headers(("ETag" = String))), Refusals)
+)]
+pub(super) async fn rotate_key(
+    State(manage): State<Shared>,
+    caller: Caller,
+    Path(key): Path<String>,
+    Seen(seen): Seen,
+    RetryKey(retry): RetryKey,
+    OriginalUri(uri): OriginalUri,
+    Input(input, bytes): Input<RotateKey>,
+) -> Result<Response<Body>, Refusal> {
+    let live = seen_key(&manage, &caller, &key)?;
+    let overlap = input.overlap.map_or(Ok(OVERLAP), |text| duration("overlap", &text))?;
+    let once = once(&caller, retry.as_deref(), uri.path(), &bytes);
+    let (id, cost, by, asked) = (live.key.id, manage.cost, caller.by, once.clone());
+    let now = by.now;
+    let made = manage
+        .make_once(asked, move |ledger, once| ledger.rotate_key(&id, seen, overlap, cost, once, &by))
+        .await?;
+    let location = format!("/v1/keys/{id}");
+    match made {
+        Made::Now((key, version, mint)) => {
+            let token = Zeroizing::new(mint.expose().to_owned());
+            manage.recent.keep(once.as_ref(), [(id.to_string(), token.clone())]);
+            Ok(created(&location, version, false, KeyView::of(&key, now).showing(Some(token))))
+        }
+        Made::Before(_) => {
+            let live = manage.ledger().ring().key(&id).ok_or_else(|| Refusal::not_found("key"))?;
+            let body = KeyView::of(&live.key, now).showing(manage.recent.find(once.as_ref(), &id.to_string()));
+            Ok(created(&location, live.version, true, body))
+        }
+    }
+}
+
+/// What is supposed of the calls whose outcome is asked for.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct Supposed {
+    /// The id of the item, on routes that are about one.
+    item: Option<String>,
+    /// The address that the calls come from; one that the key's list admits when not given.
+    #[param(value_type = Option<String>)]
+    address: Option<IpAddr>,
+}
+
+/// What a key may do.
+#[derive(Serialize, ToSchema)]
+pub struct Permissions {
+    /// The digest of the policies that say so.
+    revision: String,
+    items: Vec<Permission>,
+}
+
+/// What becomes of one action.
+#[derive(Serialize, ToSchema)]
+pub struct Permission {
+    action: String,
+    method: String,
+    path: String,
+    /// `allow`, `unauthenticated` or `forbidden`.
+    decision: &'static str,
+    reason: &'static str,
+    /// The policies that decide.
+    policies: Vec<String>,
+    /// Scopes, one of which would be enough.
+    missing_scopes: Vec<String>,
+}
+
+/// What a key may do: each action, decided by the same authorizer as a real call over HTTPS.
+#[utoipa::path(
+    get, path = "/v1/keys/{key}/permissions", tag = "keys", operation_id = "getKeyPermissions",
+    params(("key" = String, Path, description = "`key_…`"), Supposed),
+    responses((status = 200, body = Permissions), Refusals)
+)]
+pub(super) async fn get_key_permissions(
+    State(manage): State<Shared>,
+    caller: Caller,
+    Path(key): Path<String>,
+    Params(supposed): Params<Supposed>,
+) -> Result<Json<Permissions>, Refusal> {
+    let live = seen_key(&manage, &caller, &key)?;
+    let revision = &caller.revision;
+    let item = supposed.item.as_deref().unwrap_or("item");
+    let address = supposed.address.or_else(|| live.key.addresses.first().map(ipnet::IpNet::addr));
+    let permission = |route: &crate::policy::Route| {
+        let target = filled(&route.template);
+        let call = Call {
+            credentials: Credentials::None,
+            transport: Transport::Secure,
+            address,
+            line: Some(RequestLine { method: &route.method, target: &target }),
+            stated: Stated { item: Some(item), environment: None },
+        };
+        let calling = Calling::Proven(Arc::clone(&live), live.key.secret.selector);
+        let verdict = authorize(&call, calling, revision, caller.by.now);
+        Permission {
+            action: route.action_name.to_string(),
+            method: route.method.to_string(),
+            path: route.template.to_string(),
+            decision: verdict.reason.outcome().as_str(),
+            reason: verdict.reason.as_str(),
+            policies: verdict.policies.iter().map(ToString::to_string).collect(),
+            missing_scopes: verdict.missing_scopes.iter().map(ToString::to_string).collect(),
+        }
+    };
+    let items = revision.routes().map(permission).collect();
+    Ok(Json(Permissions { revision: revision.digest_text().to_owned(), items }))
+}
+
+/// A path of a template: any text in the place of each parameter.
+fn filled(template: &str) -> String {
+    let segments = template.split('/').map(|segment| if segment.starts_with('{') { "item" } else { segment });
+    segments.collect::<Vec<_>>().join("/")
+}

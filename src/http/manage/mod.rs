@@ -1,0 +1,267 @@
+//! The management API: people and scripts see and change accounts, keys and people, as far as policies let them.
+//!
+//! A request passes one layer before its handler. The layer finds out who calls, finds the operation by method and
+//! path in the schema's `@http` annotations, and hands the handler a [`Caller`]. The handler finds what the operation
+//! is about and asks [`Caller::may`]; a handler that answers without having asked is a fault, and its answer is
+//! withheld. Nothing is decided here: the answer is the policies'.
+
+mod accounts;
+mod events;
+mod input;
+mod keys;
+mod leaks;
+mod once;
+mod refusal;
+mod users;
+mod view;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::body::Body;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts, MatchedPath, Request, State};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Response, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use jiff::Timestamp;
+use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use self::once::Recent;
+use self::refusal::Refusal;
+use super::names;
+use super::request_id::RequestId;
+use crate::authorize::manage::{Asking, Subject, manage};
+use crate::evaluation::Evaluation;
+use crate::key::Cost;
+use crate::ledger::{Ledger, LedgerError};
+use crate::pdp::Pdp;
+use crate::people::{Throttle, User};
+use crate::policy::{Operation, Revision};
+use crate::trail::{Actor, By};
+
+/// What the operations share.
+pub struct Manage {
+    pdp: Arc<Pdp>,
+    /// Argon2's costs for new secrets.
+    cost: Cost,
+    throttle: Throttle,
+    recent: Recent,
+    /// Passwords that are checked or hashed at a time: each takes 19 MiB.
+    passwords: tokio::sync::Semaphore,
+}
+
+type Shared = Arc<Manage>;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Keyward management API",
+        description = "Accounts, API keys and the people who manage them. What each person may do is said by \
+                       policies. Times are RFC 3339; durations are written 30m, 24h or 90d. Errors are problem \
+                       documents (RFC 9457) with a stable `code`.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    tags(
+        (name = "accounts"), (name = "keys"), (name = "events"), (name = "people"), (name = "session")
+    ),
+    security(("token" = []))
+)]
+struct Document;
+
+impl Manage {
+    /// From the parts of the daemon.
+    pub fn new(pdp: Arc<Pdp>, cost: Cost) -> Self {
+        let passwords = tokio::sync::Semaphore::new(2);
+        Self { pdp, cost, throttle: Throttle::new(), recent: Recent::default(), passwords }
+    }
+
+    /// The routes, with the document that describes them at `/openapi.json`.
+    pub fn router(self, body_bytes: usize) -> Router {
+        let shared = Arc::new(self);
+        let (router, mut document) = operations().split_for_parts();
+        let token = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("kw_…").build());
+        document.components.get_or_insert_default().add_security_scheme("token", token);
+        let document = Arc::new(document);
+        router
+            .route_layer(from_fn_with_state(Arc::clone(&shared), admit))
+            .layer(DefaultBodyLimit::max(body_bytes))
+            .with_state(shared)
+            .route("/openapi.json", get(move || async move { Json(document.as_ref().clone()) }))
+            .fallback(|| async { alone(StatusCode::NOT_FOUND, "no_route", "there is nothing at this path") })
+            .method_not_allowed_fallback(|| async {
+                alone(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path has no such method")
+            })
+    }
+
+    fn ledger(&self) -> &Ledger {
+        self.pdp.ledger()
+    }
+
+    /// Who calls, and what they call.
+    async fn caller(&self, path: &str, peer: IpAddr, request: &Request, id: &RequestId) -> Result<Caller, Refusal> {
+        let revision = self.pdp.revision();
+        let Some(operation) = revision.management().operation(request.method().as_str(), path).cloned() else {
+            let detail = "the schema of the management API does not know this operation";
+            return Err(Refusal::new(StatusCode::FORBIDDEN, "no_route", detail));
+        };
+        let credentials: Vec<&HeaderValue> = request.headers().get_all(AUTHORIZATION).iter().collect();
+        let user = match credentials.as_slice() {
+            [] => None,
+            [one] => Some(users::identify(self, one.as_bytes()).await?),
+            _ => return Err(unauthenticated("credentials_malformed", "give one Authorization header")),
+        };
+        let now = Timestamp::now();
+        let actor = match &user {
+            Some(user) => Actor::User(user.id.to_string().into()),
+            None => Actor::Anonymous,
+        };
+        let by = By { actor, address: Some(peer), request_id: Some(id.as_str().into()), now };
+        Ok(Caller { user, operation, revision, by, has_asked: Arc::default() })
+    }
+}
+
+fn operations() -> OpenApiRouter<Shared> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(users::sign_in))
+        .routes(routes!(accounts::create_account, accounts::list_accounts))
+        .routes(routes!(accounts::get_account, accounts::rename_account))
+        .routes(routes!(accounts::close_account))
+        .routes(routes!(accounts::list_members))
+        .routes(routes!(accounts::set_member, accounts::remove_member))
+        .routes(routes!(keys::create_key, keys::list_keys))
+        .routes(routes!(keys::list_all_keys))
+        .routes(routes!(keys::get_key, keys::update_key))
+        .routes(routes!(keys::get_key_permissions))
+        .routes(routes!(keys::disable_key))
+        .routes(routes!(keys::enable_key))
+        .routes(routes!(keys::revoke_key))
+        .routes(routes!(keys::compromise_key))
+        .routes(routes!(keys::rotate_key))
+        .routes(routes!(events::list_events))
+        .routes(routes!(events::export_events))
+        .routes(routes!(events::list_account_events))
+        .routes(routes!(events::list_key_events))
+        .routes(routes!(leaks::report_leaks))
+        .routes(routes!(users::get_me))
+        .routes(routes!(users::create_user, users::list_users))
+        .routes(routes!(users::get_user, users::update_user, users::delete_user))
+        .routes(routes!(users::set_password))
+        .routes(routes!(users::create_token))
+        .routes(routes!(users::delete_token))
+}
+
+/// Who calls which operation.
+#[derive(Clone)]
+struct Caller {
+    user: Option<Arc<User>>,
+    operation: Operation,
+    revision: Arc<Revision>,
+    by: By,
+    has_asked: Arc<AtomicBool>,
+}
+
+impl Caller {
+    /// Asks the policies whether the caller may do this to `subject`; what the change is to be recorded with.
+    fn may(&self, subject: Subject<'_>) -> Result<&By, Refusal> {
+        self.has_asked.store(true, Ordering::Relaxed);
+        match self.asked(&self.operation, subject) {
+            Evaluation::Permitted(_) => Ok(&self.by),
+            Evaluation::Denied { .. } if self.user.is_none() => {
+                Err(unauthenticated("credentials_missing", "give a token: `Authorization: Bearer kw_…`"))
+            }
+            Evaluation::Denied { .. } => {
+                let detail = format!("no policy lets you do this ({})", self.operation.name);
+                Err(Refusal::new(StatusCode::FORBIDDEN, "policy_denied", detail))
+            }
+            Evaluation::Failed(policies) => {
+                tracing::error!(?policies, operation = %self.operation.name, "policies about management failed");
+                let detail = "a policy about management could not be evaluated, so that this is refused";
+                Err(Refusal::new(StatusCode::FORBIDDEN, "policy_error", detail))
+            }
+        }
+    }
+
+    /// Whether the caller could do another operation to `subject`: for lists that show what their reader may see.
+    fn could(&self, operation: &str, subject: Subject<'_>) -> bool {
+        let operation = self.revision.management().named(operation);
+        operation.is_some_and(|operation| matches!(self.asked(operation, subject), Evaluation::Permitted(_)))
+    }
+
+    fn asked(&self, operation: &Operation, subject: Subject<'_>) -> Evaluation {
+        let asking = Asking { user: self.user.as_deref(), address: self.by.address, now: self.by.now };
+        manage(&self.revision, &asking, operation, subject)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        parts.extensions.get::<Self>().cloned().ok_or_else(|| Refusal::internal(&"a request came past the layer"))
+    }
+}
+
+/// The layer around every operation.
+async fn admit(
+    State(manage): State<Shared>,
+    path: MatchedPath,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    mut request: Request,
+    next: Next,
+) -> Response<Body> {
+    let id = RequestId::fresh();
+    let response = match manage.caller(path.as_str(), peer.ip().to_canonical(), &request, &id).await {
+        Ok(caller) => {
+            let has_asked = Arc::clone(&caller.has_asked);
+            request.extensions_mut().insert(caller);
+            let response = next.run(request).await;
+            if response.status().is_success() && !has_asked.load(Ordering::Relaxed) {
+                Refusal::internal(&"an operation answered without having asked the policies").into_response()
+            } else {
+                response
+            }
+        }
+        Err(refusal) => refusal.into_response(),
+    };
+    let mut response = match response.extensions().get::<Refusal>().cloned() {
+        Some(refusal) => refusal.answer(&id),
+        None => response,
+    };
+    let headers = response.headers_mut();
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+    if let Ok(value) = HeaderValue::from_str(id.as_str()) {
+        headers.insert(names::REQUEST_ID, value);
+    }
+    response
+}
+
+/// A refusal outside of the layer.
+fn alone(status: StatusCode, code: &'static str, detail: &str) -> Response<Body> {
+    Refusal::new(status, code, detail).answer(&RequestId::fresh())
+}
+
+fn unauthenticated(code: &'static str, detail: &str) -> Refusal {
+    Refusal::new(StatusCode::UNAUTHORIZED, code, detail)
+}
+
+/// Runs what blocks on the disk or on Argon2 off the runtime.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LedgerError> + Send + 'static,
+) -> Result<T, Refusal> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => Ok(done?),
+        Err(error) => Err(Refusal::internal(&error)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

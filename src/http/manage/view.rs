@@ -1,0 +1,356 @@
+//! What is shown of records: never a secret and never a hash.
+
+use std::net::IpAddr;
+
+use axum::Json;
+use axum::body::Body;
+use axum::http::header::{ETAG, LOCATION};
+use axum::http::{HeaderValue, Response, StatusCode};
+use axum::response::IntoResponse;
+use jiff::Timestamp;
+use serde::Serialize;
+use utoipa::ToSchema;
+use zeroize::Zeroizing;
+
+use super::input::written;
+use crate::key::{Key, Kind, Mode, Status};
+use crate::people::{ApiToken, User};
+use crate::ring::LiveAccount;
+use crate::store::Order;
+use crate::trail::{Event, EventId};
+
+/// An account.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Account)]
+pub struct AccountView {
+    /// Its identity: `acct_…`.
+    id: String,
+    name: String,
+    /// `active` or `closed`.
+    state: &'static str,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    closed_at: Option<Timestamp>,
+}
+
+impl AccountView {
+    pub fn of(live: &LiveAccount) -> Self {
+        let account = &live.account;
+        Self {
+            id: account.id.to_string(),
+            name: account.name.to_string(),
+            state: if account.closed_at.is_some() { "closed" } else { "active" },
+            created_at: account.created_at,
+            closed_at: account.closed_at,
+        }
+    }
+}
+
+/// How a key stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyState {
+    /// It works.
+    Active,
+    /// It is switched off, and can be switched on again.
+    Disabled,
+    /// Its expiry has passed.
+    Expired,
+    /// Its secret is known to others; rotate it.
+    Compromised,
+    /// It is dead for good.
+    Revoked,
+}
+
+impl KeyState {
+    pub fn of(key: &Key, now: Timestamp) -> Self {
+        match key.status(&key.secret, now) {
+            Status::Good => Self::Active,
+            Status::Disabled => Self::Disabled,
+            Status::Expired => Self::Expired,
+            Status::Compromised => Self::Compromised,
+            Status::Revoked => Self::Revoked,
+        }
+    }
+}
+
+/// A key. Its token is shown when it is made or rotated, and that of a publishable key always.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Key)]
+pub struct KeyView {
+    /// Its identity, which rotating keeps: `key_…`.
+    id: String,
+    /// Whose key it is: `acct_…`.
+    account: String,
+    /// `acct_…/live` or `acct_…/test`.
+    environment: String,
+    mode: Mode,
+    kind: Kind,
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
+    state: KeyState,
+    /// What a restricted key was granted.
+    scopes: Vec<String>,
+    /// Networks that it may be used from; none means anywhere.
+    addresses: Vec<String>,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    expires_at: Option<Timestamp>,
+    /// When the current secret was made.
+    #[schema(value_type = String, format = DateTime)]
+    secret_created_at: Timestamp,
+    /// Until when the secret before works, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    old_secret_ends_at: Option<Timestamp>,
+    /// How often it should be rotated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rotate_every: Option<String>,
+    /// When it should be rotated at the latest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    rotation_due_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    compromised_at: Option<Timestamp>,
+    /// When it was first seen where others may have read it, where that does not kill it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    flagged_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    revoked_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revoked_because: Option<String>,
+    /// The token: shown once, and always for a publishable key, which is public.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    token: Option<Zeroizing<String>>,
+}
+
+impl KeyView {
+    pub fn of(key: &Key, now: Timestamp) -> Self {
+        Self {
+            id: key.id.to_string(),
+            account: key.account.to_string(),
+            environment: key.environment().to_string(),
+            mode: key.mode,
+            kind: key.kind,
+            name: key.name.to_string(),
+            note: key.note().map(Into::into),
+            state: KeyState::of(key, now),
+            scopes: key.scopes.iter().map(ToString::to_string).collect(),
+            addresses: key.addresses.iter().map(ToString::to_string).collect(),
+            created_at: key.created_at,
+            expires_at: key.expires_at,
+            secret_created_at: key.secret.created_at,
+            old_secret_ends_at: key.retiring.as_ref().map(|retiring| retiring.ends_at).filter(|end| *end > now),
+            rotate_every: key.rotate_every().map(written),
+            rotation_due_at: key.rotation_due_at(),
+            compromised_at: key.secret.compromised_at,
+            flagged_at: key.flagged_at(),
+            revoked_at: key.revocation().map(|revocation| revocation.at),
+            revoked_because: key.revocation().and_then(|revocation| revocation.reason.as_deref()).map(Into::into),
+            token: key.public_token.as_deref().map(|token| Zeroizing::new(token.into())),
+        }
+    }
+
+    /// With the token, at the one moment when it is shown.
+    pub fn showing(self, token: Option<Zeroizing<String>>) -> Self {
+        Self { token: token.or(self.token), ..self }
+    }
+}
+
+/// An account that was just made, with its keys and their tokens.
+#[derive(Serialize, ToSchema)]
+pub struct NewAccount {
+    #[serde(flatten)]
+    pub account: AccountView,
+    /// Its four keys.
+    pub keys: Vec<KeyView>,
+}
+
+/// Some of a list.
+#[derive(Serialize, ToSchema)]
+pub struct Page<T> {
+    pub items: Vec<T>,
+    /// Give it as `after` for those that follow; it is not there on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Something that happened.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Event)]
+pub struct EventView {
+    /// Its identity; ids sort as events happened.
+    #[schema(value_type = String)]
+    pub id: EventId,
+    #[serde(flatten)]
+    #[schema(value_type = EventFields)]
+    pub event: Event,
+}
+
+/// What is told of an event.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it describes `trail::Event`")]
+pub struct EventFields {
+    /// For example `key.rotated`.
+    r#type: String,
+    #[schema(format = DateTime)]
+    at: String,
+    actor: ActorFields,
+    /// From where.
+    address: Option<String>,
+    /// The request that did it.
+    request_id: Option<String>,
+    account: Option<String>,
+    key: Option<String>,
+    user: Option<String>,
+    /// What else there is to say, by name.
+    detail: Option<std::collections::BTreeMap<String, String>>,
+}
+
+/// Who did something.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it describes `trail::Actor`")]
+pub struct ActorFields {
+    /// `user`, `console`, `call`, `daemon` or `anonymous`.
+    r#type: String,
+    /// The user's id.
+    id: Option<String>,
+}
+
+/// A person.
+#[derive(Serialize, ToSchema)]
+#[schema(as = User)]
+pub struct UserView {
+    /// Their identity: `usr_…`.
+    id: String,
+    email: String,
+    name: String,
+    /// Whether they run this installation.
+    operator: bool,
+    /// `active` or `disabled`.
+    state: &'static str,
+    /// What they are in which account: `owner`, `developer` or `viewer`, by the account's id.
+    roles: std::collections::BTreeMap<String, crate::people::Role>,
+    has_password: bool,
+    tokens: Vec<TokenView>,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+}
+
+impl UserView {
+    pub fn of(user: &User) -> Self {
+        Self {
+            id: user.id.to_string(),
+            email: user.email.as_str().to_owned(),
+            name: user.name.to_string(),
+            operator: user.operator,
+            state: user.state.as_str(),
+            roles: user.roles.iter().map(|(account, role)| (account.to_string(), *role)).collect(),
+            has_password: user.password.is_some(),
+            tokens: user.tokens.iter().map(TokenView::of).collect(),
+            created_at: user.created_at,
+        }
+    }
+}
+
+/// A token of a person.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Token)]
+pub struct TokenView {
+    /// Its identity: `tok_…`.
+    id: String,
+    name: String,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    expires_at: Option<Timestamp>,
+    /// The token itself, shown once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    token: Option<Zeroizing<String>>,
+}
+
+impl TokenView {
+    pub fn of(token: &ApiToken) -> Self {
+        Self {
+            id: token.id.to_string(),
+            name: token.name.to_string(),
+            created_at: token.created_at,
+            expires_at: token.expires_at,
+            token: None,
+        }
+    }
+
+    /// With the token, at the one moment when it is shown.
+    pub fn showing(self, token: Option<Zeroizing<String>>) -> Self {
+        Self { token, ..self }
+    }
+}
+
+/// A member of an account.
+#[derive(Serialize, ToSchema)]
+pub struct Member {
+    /// The person: `usr_…`.
+    pub user: String,
+    pub email: String,
+    pub name: String,
+    pub role: crate::people::Role,
+}
+
+/// Which way a list of events goes.
+#[derive(Debug, Clone, Copy, Default, serde::Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// The newest first.
+    #[default]
+    Newest,
+    /// The oldest first.
+    Oldest,
+}
+
+impl From<Direction> for Order {
+    fn from(direction: Direction) -> Self {
+        match direction {
+            Direction::Newest => Self::Descending,
+            Direction::Oldest => Self::Ascending,
+        }
+    }
+}
+
+/// An answer with its version, for `If-Match`.
+pub fn versioned(version: u64, body: impl Serialize) -> Response<Body> {
+    let mut response = Json(body).into_response();
+    if let Ok(tag) = HeaderValue::from_str(&format!("\"{version}\"")) {
+        response.headers_mut().insert(ETAG, tag);
+    }
+    response
+}
+
+/// The answer of a creation, or of one that was made before.
+pub fn created(location: &str, version: u64, is_replay: bool, body: impl Serialize) -> Response<Body> {
+    let mut response = versioned(version, body);
+    *response.status_mut() = StatusCode::CREATED;
+    let headers = response.headers_mut();
+    if let Ok(location) = HeaderValue::from_str(location) {
+        headers.insert(LOCATION, location);
+    }
+    if is_replay {
+        headers.insert("idempotency-replayed", HeaderValue::from_static("true"));
+    }
+    response
+}
+
+/// A network, from text such as `192.0.2.0/24` or `192.0.2.7`.
+pub fn network(text: &str) -> Option<ipnet::IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(ipnet::IpNet::from))
+}
