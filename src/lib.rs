@@ -3,6 +3,7 @@
 //! The rooms, from the ground up; a lower one never names a higher one:
 //!
 //! - [`key`]: the domain, pure: accounts, keys, secrets, tokens and their life.
+//! - [`people`]: who manages keys, pure: users, roles, passwords, and how often one may be tried.
 //! - [`store`]: what is on disk, and the only way to change it.
 //! - [`evaluation`]: what policies say of one question, and remembering it.
 //! - [`ring`]: all keys in memory, changed only by what the store committed.
@@ -31,6 +32,7 @@ pub mod key;
 pub mod ledger;
 pub mod metrics;
 pub mod pdp;
+pub mod people;
 pub mod policy;
 pub mod ring;
 pub mod shipped;

@@ -1,25 +1,35 @@
 //! Tokens: exactly the texts that the form describes are read, and each renders back to its bytes.
 
-use keyward::key::{Kind, Mint, Mode, Secret, Token, masked};
+use keyward::key::{Kind, Mint, Mode, Secret, Token, UserToken, masked};
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 /// Characters in front of the checksum.
 const BODY: usize = Token::LENGTH - 6;
+/// The same of a person's token.
+const USER_BODY: usize = UserToken::LENGTH - 6;
 
 /// Reads the input as a token, then the same with a checksum that fits, which no mutation would hit upon, and
 /// hides a token that stands in the midst of the input.
 pub fn check(data: &[u8]) {
     reads_as_the_form_says(data);
-    let body = &data[..data.len().min(BODY)];
-    reads_as_the_form_says(&[body, &checksum(body)].concat());
+    for length in [BODY, USER_BODY] {
+        let body = &data[..data.len().min(length)];
+        reads_as_the_form_says(&[body, &checksum(body)].concat());
+    }
     if let Ok(text) = std::str::from_utf8(data) {
         hides_a_token(text);
     }
 }
 
 fn reads_as_the_form_says(text: &[u8]) {
-    let token = Token::parse(text);
+    let (token, user) = (Token::parse(text), UserToken::parse(text));
     assert_eq!(token.is_ok(), is_token(text));
+    assert_eq!(user.is_ok(), is_user_token(text));
+    if let Ok(user) = user {
+        let secret = std::str::from_utf8(&text[3 + 16..USER_BODY]).unwrap();
+        assert_eq!(text[3..3 + 16], *user.selector.as_bytes());
+        assert!(!format!("{user:?}").contains(secret), "a secret is shown");
+    }
     let Ok(token) = token else { return };
     let head = format!("{}_{}_{}", token.kind.prefix(), token.mode, token.selector);
     let secret = &text[head.len()..BODY];
@@ -41,6 +51,12 @@ fn is_token(text: &[u8]) -> bool {
     is_head && body[8..].iter().all(|byte| ALPHABET.contains(byte)) && sum == checksum(body)
 }
 
+fn is_user_token(text: &[u8]) -> bool {
+    let run = text.strip_prefix(b"kw_").filter(|_| text.len() == UserToken::LENGTH);
+    let is_run = run.is_some_and(|run| run.iter().all(|byte| ALPHABET.contains(byte)));
+    is_run && text[USER_BODY..] == checksum(&text[..USER_BODY])
+}
+
 fn checksum(body: &[u8]) -> [u8; 6] {
     let mut number = crc32fast::hash(body) as usize;
     let mut out = [0; 6];
@@ -52,11 +68,12 @@ fn checksum(body: &[u8]) -> [u8; 6] {
 }
 
 fn hides_a_token(text: &str) {
-    let mint = Mint::new(Kind::Secret, Mode::Live).unwrap();
     let middle = (0..=text.len() / 2).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     let (before, after) = text.split_at(middle);
-    let shown = masked(&format!("{before}{}{after}", mint.expose())).into_owned();
-    let secret = &mint.expose()[24..BODY];
-    assert!(!shown.contains(secret), "{shown:?}");
-    assert_eq!(masked(&shown), shown, "what is masked stays as it is");
+    for mint in [Mint::new(Kind::Secret, Mode::Live), Mint::for_user()].map(Result::unwrap) {
+        let shown = masked(&format!("{before}{}{after}", mint.expose())).into_owned();
+        let secret = &mint.expose()[24..mint.expose().len() - 6];
+        assert!(!shown.contains(secret), "{shown:?}");
+        assert_eq!(masked(&shown), shown, "what is masked stays as it is");
+    }
 }

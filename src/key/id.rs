@@ -152,6 +152,14 @@ identifier!(
     KeyId, "key_", "a key's id", "key_4eC39HqLyjWDarjt"
 );
 identifier!(
+    /// A person who manages keys: `usr_` and 16 characters of base62.
+    UserId, "usr_", "a user's id", "usr_4eC39HqLyjWDarjt"
+);
+identifier!(
+    /// A person's API token, without its secret: `tok_` and 16 characters of base62.
+    ApiTokenId, "tok_", "an API token's id", "tok_4eC39HqLyjWDarjt"
+);
+identifier!(
     /// The part of a token that finds the record; it proves nothing and is no secret.
     Selector, "", "a selector", "4eC39HqLyjWDarjt"
 );

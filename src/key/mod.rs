@@ -4,7 +4,8 @@
 //! of the operating system is random bytes. It knows nothing of stores, policies or HTTP.
 //!
 //! A *key* is an identity, a *secret* is its proof, a *token* is how the proof travels:
-//! `sk_live_` + selector + secret + checksum. Rotating replaces the secret and keeps the key.
+//! `sk_live_` + selector + secret + checksum. Rotating replaces the secret and keeps the key. People have tokens
+//! of the same make, `kw_` + selector + secret + checksum.
 
 mod account;
 mod change;
@@ -15,7 +16,10 @@ mod token;
 
 pub use account::Account;
 pub use change::{Extras, KeyUpdate, LONGEST_OVERLAP, Revocation};
-pub use id::{AccountId, EnvironmentId, IdError, KeyId, Selector};
+pub use id::{AccountId, ApiTokenId, EnvironmentId, IdError, KeyId, Selector, UserId};
+pub(crate) use record::is_presentable;
 pub use record::{Key, KeyError, Kind, Mode, NewKey, Retiring, Scope, State, Status, StoredSecret, UnknownWord};
+#[cfg(test)]
+pub(crate) use secret::runs;
 pub use secret::{Ceiling, Cost, Glance, HashError, Phc, Remembered, Screen, Secret};
-pub use token::{Mint, MintError, NotAToken, Token, masked};
+pub use token::{Mint, MintError, NotAToken, Presented, Token, UserToken, masked};

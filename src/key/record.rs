@@ -76,6 +76,12 @@ pub struct UnknownWord {
     choices: &'static str,
 }
 
+impl UnknownWord {
+    pub(crate) fn new(word: &str, choices: &'static str) -> Self {
+        Self { word: word.into(), choices }
+    }
+}
+
 impl FromStr for Kind {
     type Err = UnknownWord;
 
@@ -83,7 +89,7 @@ impl FromStr for Kind {
         [Self::Publishable, Self::Secret, Self::Restricted]
             .into_iter()
             .find(|kind| kind.as_str() == word)
-            .ok_or_else(|| UnknownWord { word: word.into(), choices: "publishable, secret, restricted" })
+            .ok_or_else(|| UnknownWord::new(word, "publishable, secret, restricted"))
     }
 }
 
@@ -94,7 +100,7 @@ impl FromStr for Mode {
         [Self::Live, Self::Test]
             .into_iter()
             .find(|mode| mode.as_str() == word)
-            .ok_or_else(|| UnknownWord { word: word.into(), choices: "live, test" })
+            .ok_or_else(|| UnknownWord::new(word, "live, test"))
     }
 }
 
@@ -325,7 +331,7 @@ fn is_empty(scopes: &Arc<[Scope]>) -> bool {
 }
 
 /// Whether a name can be shown anywhere: 1 to 200 characters, none of them a control character.
-pub(super) fn is_presentable(name: &str) -> bool {
+pub(crate) fn is_presentable(name: &str) -> bool {
     (1..=200).contains(&name.chars().count()) && !name.chars().any(char::is_control)
 }
 

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::{Selector, Token};
+use super::{Presented, Selector};
 
 /// The secret part of a token: 32 characters of base62. Zeroed when dropped, never printed.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -34,8 +34,8 @@ impl Secret {
     }
 
     /// The secret that a token carries, as a value of its own: for work that outlives the request's text.
-    pub fn of(token: &Token<'_>) -> Self {
-        Self(*token.secret)
+    pub fn of<'a>(token: impl Into<Presented<'a>>) -> Self {
+        Self(*token.into().0)
     }
 
     fn digest(secret: &[u8; 32]) -> [u8; 32] {
@@ -59,12 +59,7 @@ impl Secret {
     /// # Errors
     /// [`HashError`] when the costs are out of Argon2's range or there are no random bytes for a salt.
     pub fn hash(&self, cost: Cost) -> Result<Phc, HashError> {
-        let (mut salt, mut hash) = ([0; 16], [0; 32]);
-        getrandom::fill(&mut salt)?;
-        Argon2::new(Algorithm::Argon2id, Version::V0x13, cost.params()?)
-            .hash_password_into(&self.0, &salt, &mut hash)
-            .map_err(|error| HashError::Cost(error.to_string()))?;
-        Ok(Phc(Form::Packed { cost, salt, hash }))
+        Phc::of(&self.0, cost)
     }
 }
 
@@ -158,16 +153,41 @@ impl Phc {
         Self(Form::Text("".into()))
     }
 
+    /// Hashes bytes of any length, with a fresh salt.
+    pub(crate) fn of(bytes: &[u8], cost: Cost) -> Result<Self, HashError> {
+        let (mut salt, mut hash) = ([0; 16], [0; 32]);
+        getrandom::fill(&mut salt)?;
+        argon2id(cost.params()?)
+            .hash_password_into(bytes, &salt, &mut hash)
+            .map_err(|error| HashError::Cost(error.to_string()))?;
+        Ok(Self(Form::Packed { cost, salt, hash }))
+    }
+
+    /// A hash of these costs that nobody knows the secret of: checking it costs what checking another does.
+    pub(crate) fn decoy(cost: Cost) -> Self {
+        Self(Form::Packed { cost, salt: [0; 16], hash: [0; 32] })
+    }
+
+    /// What the hash cost, when it is written as we write it.
+    pub(crate) fn cost(&self) -> Option<Cost> {
+        if let Form::Packed { cost, .. } = self.0 { Some(cost) } else { None }
+    }
+
     /// Whether this secret is the one that was hashed. Slow by design: off the runtime.
     ///
     /// # Errors
     /// [`HashError`] when the hash is not an Argon2id one or asks for more than the ceiling: both mean a deny.
     pub fn verify(&self, secret: &Secret, ceiling: Ceiling) -> Result<bool, HashError> {
+        self.verify_bytes(&secret.0, ceiling)
+    }
+
+    /// The same for bytes of any length.
+    pub(crate) fn verify_bytes(&self, bytes: &[u8], ceiling: Ceiling) -> Result<bool, HashError> {
         match &self.0 {
             Form::Packed { cost, salt, hash } => {
-                let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, ceiling.admit(cost.params()?)?);
+                let argon2 = argon2id(ceiling.admit(cost.params()?)?);
                 let mut found = Zeroizing::new([0; 32]);
-                let hashed = argon2.hash_password_into(&secret.0, salt, found.as_mut_slice());
+                let hashed = argon2.hash_password_into(bytes, salt, found.as_mut_slice());
                 hashed.map_err(|error| HashError::Cost(error.to_string()))?;
                 Ok(found.ct_eq(hash).into())
             }
@@ -177,9 +197,38 @@ impl Phc {
                 if phc.algorithm != Algorithm::Argon2id.ident() || phc.salt.is_none() || phc.hash.is_none() {
                     return Err(HashError::Unreadable);
                 }
-                Ok(Argon2::from(params).verify_password(&secret.0, &phc).is_ok())
+                Ok(argon2id(params).verify_password(bytes, &phc).is_ok())
             }
         }
+    }
+}
+
+/// Argon2id, version 1.3, made for one run. The only way to one, so that tests can count the runs.
+fn argon2id(params: Params) -> Argon2<'static> {
+    #[cfg(test)]
+    runs::note(&params);
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+}
+
+/// What Argon2 did on this thread.
+#[cfg(test)]
+pub(crate) mod runs {
+    use std::cell::RefCell;
+
+    use super::{Cost, Params};
+
+    thread_local! {
+        static RUNS: RefCell<Vec<Cost>> = const { RefCell::new(Vec::new()) };
+    }
+
+    pub(super) fn note(params: &Params) {
+        let cost = Cost { memory_kib: params.m_cost(), iterations: params.t_cost(), parallelism: params.p_cost() };
+        RUNS.with_borrow_mut(|runs| runs.push(cost));
+    }
+
+    /// The costs of the runs since it was asked last.
+    pub(crate) fn take() -> Vec<Cost> {
+        RUNS.take()
     }
 }
 
@@ -264,8 +313,8 @@ pub enum Glance {
 
 impl Remembered {
     /// Compares the token's secret with what is stored and remembered, in constant time.
-    pub fn glance(&self, token: &Token<'_>, screen: Screen) -> Glance {
-        let digest = Secret::digest(token.secret);
+    pub fn glance<'a>(&self, token: impl Into<Presented<'a>>, screen: Screen) -> Glance {
+        let digest = Secret::digest(token.into().0);
         if let Some(known) = self.0.get() {
             return if bool::from(known.as_slice().ct_eq(&digest)) { Glance::Proven } else { Glance::Wrong };
         }
@@ -287,7 +336,7 @@ impl fmt::Debug for Remembered {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::{Kind, Mint, Mode};
+    use crate::key::{Kind, Mint, Mode, Token};
 
     fn mint() -> Mint {
         Mint::new(Kind::Secret, Mode::Live).unwrap()

@@ -4,6 +4,9 @@
 //! or `test`; then one run of base62, so that a double-click selects it. The checksum is a CRC-32 of
 //! all before it, so that a typo or an invented token costs no look-up, and so that scanners of
 //! source code can tell a token from a random word. It proves nothing; the secret does.
+//!
+//! A person's token, for the management API, is `kw_<selector><secret><checksum>`, 57 characters. Neither
+//! kind of token is ever read as the other.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,9 +17,12 @@ use super::id::{base62_of, random_base62};
 use super::{Kind, Mode, Secret, Selector};
 
 const HEAD: usize = "sk_live_".len();
+const USER_HEAD: &str = "kw_";
 const SELECTOR: usize = 16;
 const SECRET: usize = 32;
 const CHECKSUM: usize = 6;
+/// Characters behind the head.
+const RUN: usize = SELECTOR + SECRET + CHECKSUM;
 
 /// A well-formed token, borrowed from the request that carried it. Nothing is proven yet.
 #[derive(Clone, Copy)]
@@ -28,7 +34,7 @@ pub struct Token<'a> {
     /// Finds the record.
     pub selector: Selector,
     /// Proves the key. Of fixed length, characters of base62.
-    pub(super) secret: &'a [u8; SECRET],
+    secret: &'a [u8; SECRET],
 }
 
 /// A text that is no token of ours. It does not say why: whoever guesses learns nothing.
@@ -43,7 +49,7 @@ impl<'a> Token<'a> {
     }
 
     /// Characters of a token.
-    pub const LENGTH: usize = HEAD + SELECTOR + SECRET + CHECKSUM;
+    pub const LENGTH: usize = HEAD + RUN;
 
     /// Reads a token. Constant in memory; nothing but the text is looked at.
     ///
@@ -53,8 +59,7 @@ impl<'a> Token<'a> {
         if text.len() != Self::LENGTH {
             return Err(NotAToken);
         }
-        let (head, run) = text.split_at_checked(HEAD).ok_or(NotAToken)?;
-        let (kind, mode) = match head {
+        let (kind, mode) = match text.get(..HEAD).ok_or(NotAToken)? {
             b"pk_live_" => (Kind::Publishable, Mode::Live),
             b"pk_test_" => (Kind::Publishable, Mode::Test),
             b"sk_live_" => (Kind::Secret, Mode::Live),
@@ -63,17 +68,61 @@ impl<'a> Token<'a> {
             b"rk_test_" => (Kind::Restricted, Mode::Test),
             _ => return Err(NotAToken),
         };
-        let (body, checksum) = text.split_at_checked(Self::LENGTH - CHECKSUM).ok_or(NotAToken)?;
-        if !run.iter().all(u8::is_ascii_alphanumeric) || checksum != base62_of(crc32fast::hash(body)) {
+        let (selector, secret) = behind_head(text, HEAD)?;
+        Ok(Self { kind, mode, selector, secret })
+    }
+}
+
+/// A well-formed token of a person, borrowed from the request that carried it. Nothing is proven yet.
+#[derive(Clone, Copy)]
+pub struct UserToken<'a> {
+    /// Finds the record.
+    pub selector: Selector,
+    /// Proves the person.
+    secret: &'a [u8; SECRET],
+}
+
+impl<'a> UserToken<'a> {
+    /// Characters of a person's token.
+    pub const LENGTH: usize = USER_HEAD.len() + RUN;
+
+    /// Reads a person's token. Constant in memory; nothing but the text is looked at.
+    ///
+    /// # Errors
+    /// [`NotAToken`] for anything that [`Mint::for_user`] could not have written.
+    pub fn parse(text: &'a [u8]) -> Result<Self, NotAToken> {
+        if text.len() != Self::LENGTH || !text.starts_with(USER_HEAD.as_bytes()) {
             return Err(NotAToken);
         }
-        let (selector, rest) = run.split_at_checked(SELECTOR).ok_or(NotAToken)?;
-        Ok(Self {
-            kind,
-            mode,
-            selector: Selector::from_token(selector).ok_or(NotAToken)?,
-            secret: rest.first_chunk::<SECRET>().ok_or(NotAToken)?,
-        })
+        let (selector, secret) = behind_head(text, USER_HEAD.len())?;
+        Ok(Self { selector, secret })
+    }
+}
+
+/// The selector and the secret of a text of the right length, when its characters and its checksum are right.
+fn behind_head(text: &[u8], head: usize) -> Result<(Selector, &[u8; SECRET]), NotAToken> {
+    let run = text.get(head..).ok_or(NotAToken)?;
+    let (body, checksum) = text.split_last_chunk::<CHECKSUM>().ok_or(NotAToken)?;
+    if !run.iter().all(u8::is_ascii_alphanumeric) || *checksum != base62_of(crc32fast::hash(body)) {
+        return Err(NotAToken);
+    }
+    let (selector, rest) = run.split_at_checked(SELECTOR).ok_or(NotAToken)?;
+    Ok((Selector::from_token(selector).ok_or(NotAToken)?, rest.first_chunk::<SECRET>().ok_or(NotAToken)?))
+}
+
+/// The secret that a token of either kind carries: to be compared or copied, never to be seen.
+#[derive(Clone, Copy)]
+pub struct Presented<'a>(pub(super) &'a [u8; SECRET]);
+
+impl<'a> From<&Token<'a>> for Presented<'a> {
+    fn from(token: &Token<'a>) -> Self {
+        Self(token.secret)
+    }
+}
+
+impl<'a> From<&UserToken<'a>> for Presented<'a> {
+    fn from(token: &UserToken<'a>) -> Self {
+        Self(token.secret)
     }
 }
 
@@ -81,7 +130,7 @@ impl<'a> Token<'a> {
 /// caller sent. Whatever looks like the beginning of a token is cut, well-formed or not, and so is a run of
 /// characters that could be a token whose prefix was written in another way, percent-encoded for example.
 pub fn masked(text: &str) -> Cow<'_, str> {
-    const PREFIXES: [&str; 6] = ["pk_live_", "pk_test_", "sk_live_", "sk_test_", "rk_live_", "rk_test_"];
+    const PREFIXES: [&str; 7] = ["pk_live_", "pk_test_", "sk_live_", "sk_test_", "rk_live_", "rk_test_", USER_HEAD];
     let mut out = String::new();
     let mut is_cut = false;
     let mut before = 0;
@@ -109,7 +158,19 @@ impl fmt::Debug for Token<'_> {
     }
 }
 
-/// A token at the one moment when its text is known: when it is made.
+impl fmt::Debug for UserToken<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{USER_HEAD}{}…", self.selector)
+    }
+}
+
+impl fmt::Debug for Presented<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Presented(…)")
+    }
+}
+
+/// A token of either kind at the one moment when its text is known: when it is made.
 pub struct Mint {
     selector: Selector,
     secret: Secret,
@@ -118,22 +179,32 @@ pub struct Mint {
 
 /// The operating system gave no random bytes, so no token was made.
 #[derive(Debug, thiserror::Error)]
-#[error("no random bytes from the operating system, so no key can be made: {0}")]
+#[error("no random bytes from the operating system, so no token can be made: {0}")]
 pub struct MintError(#[from] getrandom::Error);
 
 impl Mint {
-    /// A new token with a fresh selector and secret.
+    /// A new token of a key, with a fresh selector and secret.
     ///
     /// # Errors
     /// [`MintError`] when there are no random bytes.
     pub fn new(kind: Kind, mode: Mode) -> Result<Self, MintError> {
+        Self::behind(&[kind.prefix(), "_", mode.as_str(), "_"])
+    }
+
+    /// A new token of a person, with a fresh selector and secret.
+    ///
+    /// # Errors
+    /// [`MintError`] when there are no random bytes.
+    pub fn for_user() -> Result<Self, MintError> {
+        Self::behind(&[USER_HEAD])
+    }
+
+    fn behind(head: &[&str]) -> Result<Self, MintError> {
         let selector = Selector::random()?;
         let secret = Secret::new(random_base62()?);
+        // Never grows, so that no copy of the text is left behind.
         let mut text = Zeroizing::new(String::with_capacity(Token::LENGTH));
-        text.push_str(kind.prefix());
-        text.push('_');
-        text.push_str(mode.as_str());
-        text.push('_');
+        text.extend(head.iter().copied());
         text.push_str(selector.as_str());
         text.extend(secret.expose().iter().map(|byte| char::from(*byte)));
         let checksum = base62_of(crc32fast::hash(text.as_bytes()));
@@ -151,7 +222,7 @@ impl Mint {
         &self.secret
     }
 
-    /// The whole token: to be shown once to whoever asked for the key, and to nobody else.
+    /// The whole token: to be shown once to whoever asked for it, and to nobody else.
     pub fn expose(&self) -> &str {
         &self.text
     }
@@ -191,8 +262,17 @@ mod tests {
         }
 
         #[test]
+        fn a_persons_token_with_one_byte_changed_is_refused(at in 0..UserToken::LENGTH, byte: u8) {
+            let mint = Mint::for_user().unwrap();
+            let mut text = mint.expose().as_bytes().to_vec();
+            prop_assume!(text[at] != byte);
+            text[at] = byte;
+            prop_assert_eq!(UserToken::parse(&text).unwrap_err(), NotAToken);
+        }
+
+        #[test]
         fn any_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            prop_assert!(Token::parse(&bytes).is_err());
+            prop_assert!(Token::parse(&bytes).is_err() && UserToken::parse(&bytes).is_err());
         }
     }
 
@@ -218,6 +298,52 @@ mod tests {
         }
     }
 
+    /// A text with the checksum that it would need.
+    fn summed(body: &str) -> String {
+        let checksum = base62_of(crc32fast::hash(body.as_bytes()));
+        format!("{body}{}", std::str::from_utf8(&checksum).unwrap())
+    }
+
+    #[test]
+    fn a_persons_token_reads_back() {
+        let mint = Mint::for_user().unwrap();
+        assert_eq!(mint.expose().len(), UserToken::LENGTH);
+        let token = UserToken::parse(mint.expose().as_bytes()).unwrap();
+        assert_eq!((token.selector, token.secret), (mint.selector(), mint.secret().expose()));
+    }
+
+    #[test]
+    fn neither_kind_of_token_is_read_as_the_other() {
+        let (key, user) = (Mint::new(Kind::Secret, Mode::Live).unwrap(), Mint::for_user().unwrap());
+        assert_eq!(UserToken::parse(key.expose().as_bytes()).unwrap_err(), NotAToken);
+        assert_eq!(Token::parse(user.expose().as_bytes()).unwrap_err(), NotAToken);
+        // Not with another head, nor at the other's length, even where the checksum is right.
+        let run = |length: usize| "4eC39HqLyjWDarjt".repeat(4)[..length - CHECKSUM].to_owned();
+        let (of_key, of_user) = (Token::LENGTH, UserToken::LENGTH);
+        for (body, is_key, is_user) in [
+            (format!("sk_live_{}", run(of_key - 8)), true, false),
+            (format!("kw_{}", run(of_user - 3)), false, true),
+            (format!("kw_{}", run(of_key - 3)), false, false),
+            (format!("sk_live_{}", run(of_user - 8)), false, false),
+            (format!("kw_live_{}", run(of_key - 8)), false, false),
+            (format!("KW_{}", run(of_user - 3)), false, false),
+        ] {
+            let text = summed(&body);
+            assert_eq!(Token::parse(text.as_bytes()).is_ok(), is_key, "{text}");
+            assert_eq!(UserToken::parse(text.as_bytes()).is_ok(), is_user, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_persons_token_is_masked_whole_or_cut() {
+        let mint = Mint::for_user().unwrap();
+        let text = format!("token={}, or kw_abc?", mint.expose());
+        assert_eq!(masked(&text), "token=kw_…, or kw_…?");
+        let encoded = mint.expose().replace('_', "%5F");
+        assert_eq!(masked(&encoded), "kw%…");
+        assert!(matches!(masked("kw_ and kw-abc"), Cow::Borrowed(_)));
+    }
+
     #[test]
     fn a_megabyte_of_beginnings_is_masked_in_one_pass() {
         // A second pass for each of them would take minutes.
@@ -231,9 +357,12 @@ mod tests {
     fn debug_shows_what_finds_a_key_and_not_what_proves_it() {
         let mint = Mint::new(Kind::Secret, Mode::Live).unwrap();
         let token = Token::parse(mint.expose().as_bytes()).unwrap();
-        let shown = format!("{token:?} {mint:?} {:?}", mint.secret());
+        let shown = format!("{token:?} {mint:?} {:?} {:?}", mint.secret(), Presented::from(&token));
         assert!(shown.contains(token.selector.as_str()));
         let secret = std::str::from_utf8(mint.secret().expose()).unwrap();
         assert!(!shown.contains(secret) && !shown.contains(&secret[..8]), "{shown}");
+        let mint = Mint::for_user().unwrap();
+        let token = UserToken::parse(mint.expose().as_bytes()).unwrap();
+        assert_eq!(format!("{token:?}"), format!("kw_{}…", mint.selector()));
     }
 }
