@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -14,6 +15,7 @@ use crate::activate::{self, Activator};
 use crate::audit::{DecisionLog, LogError, WhenFull};
 use crate::authorize::verdict::Reason;
 use crate::config::{self, Config};
+use crate::http::manage::Manage;
 use crate::http::serve::{Limits, Server};
 use crate::http::{Admin, Decision, descriptors};
 use crate::ledger::{Exposure, Ledger, LedgerError};
@@ -112,9 +114,11 @@ impl Daemon {
         let (limits, deadline) = (Limits::from(&config.limits), config.shutdown_deadline());
         let decision = Decision::new(Arc::clone(&pdp), &config.decision, log.clone()).router(config.limits.body_bytes);
         let decision = Server::new(decision, limits).gauge(metrics.connections("decision"));
-        let admin = Admin { pdp: Arc::clone(&pdp), activator: Arc::clone(&activator) }.router();
+        let manage = Manage::new(Arc::clone(&pdp), config.argon2.cost()).router(config.limits.body_bytes);
+        let admin = Admin { pdp: Arc::clone(&pdp), activator: Arc::clone(&activator) }.router().merge(manage);
         let admin_limits = Limits { connections: limits.connections.min(ADMIN_CONNECTIONS), ..limits };
         let admin = Server::new(admin, admin_limits).gauge(metrics.connections("admin"));
+        let stop_forgetting = stop.clone();
         let watching = activate::watch::run(
             Arc::clone(&activator),
             Duration::from_millis(config.reload.debounce_ms),
@@ -125,6 +129,7 @@ impl Daemon {
             tokio::spawn(ended(decision.run(decision_listener, stop.clone(), deadline))),
             tokio::spawn(ended(admin.run(admin_listener, stop, deadline))),
             tokio::spawn(watching),
+            tokio::spawn(forget(pdp.ledger().clone(), stop_forgetting)),
         ];
         tracing::info!(
             decision = %decision_addr, admin = %admin_addr, keys = pdp.ledger().ring().len(),
@@ -149,6 +154,24 @@ impl Daemon {
             }
         }
         tracing::info!("ended");
+    }
+}
+
+/// Forgets, once an hour, what was asked to be done once and was done long ago.
+async fn forget(ledger: Ledger, mut stop: watch::Receiver<bool>) {
+    let mut each_hour = tokio::time::interval(Duration::from_secs(3600));
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            _ = each_hour.tick() => {}
+        }
+        let ledger = ledger.clone();
+        let forgotten = tokio::task::spawn_blocking(move || ledger.forget_done(Timestamp::now())).await;
+        match forgotten {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::error!(%error, "old idempotency keys could not be removed"),
+            Err(error) => tracing::error!(%error, "old idempotency keys could not be removed"),
+        }
     }
 }
 

@@ -26,6 +26,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod demo;
+pub mod directory;
 pub mod evaluation;
 pub mod http;
 pub mod key;

@@ -68,6 +68,11 @@ impl Pdp {
         self.revision.load_full()
     }
 
+    /// Checks secrets that are seen for the first time.
+    pub fn verifier(&self) -> &Verifier {
+        &self.verifier
+    }
+
     /// The figures of this decision point.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::key::{AccountId, KeyId};
+use crate::key::{AccountId, KeyId, UserId};
 use crate::store::{Batch, Place, Table};
 
 /// What happened.
@@ -47,11 +47,35 @@ pub enum Happened {
     /// A key has a new secret.
     #[serde(rename = "key.rotated")]
     KeyRotated,
+    /// A person was made known.
+    #[serde(rename = "user.created")]
+    UserCreated,
+    /// A person's record changed.
+    #[serde(rename = "user.updated")]
+    UserUpdated,
+    /// A person was removed.
+    #[serde(rename = "user.deleted")]
+    UserDeleted,
+    /// A person has a role in an account.
+    #[serde(rename = "member.set")]
+    MemberSet,
+    /// A person has no role in an account any more.
+    #[serde(rename = "member.removed")]
+    MemberRemoved,
+    /// A person has a new token, or has signed in.
+    #[serde(rename = "token.created")]
+    TokenCreated,
+    /// A person's token was removed.
+    #[serde(rename = "token.deleted")]
+    TokenDeleted,
+    /// A person's token is known to others.
+    #[serde(rename = "token.compromised")]
+    TokenCompromised,
 }
 
 impl Happened {
     /// Every kind of event.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 18] = [
         Self::AccountCreated,
         Self::AccountRenamed,
         Self::AccountClosed,
@@ -62,6 +86,14 @@ impl Happened {
         Self::KeyRevoked,
         Self::KeyCompromised,
         Self::KeyRotated,
+        Self::UserCreated,
+        Self::UserUpdated,
+        Self::UserDeleted,
+        Self::MemberSet,
+        Self::MemberRemoved,
+        Self::TokenCreated,
+        Self::TokenDeleted,
+        Self::TokenCompromised,
     ];
 
     /// Its name: what it is about, a dot, and what happened to it.
@@ -77,6 +109,14 @@ impl Happened {
             Self::KeyRevoked => "key.revoked",
             Self::KeyCompromised => "key.compromised",
             Self::KeyRotated => "key.rotated",
+            Self::UserCreated => "user.created",
+            Self::UserUpdated => "user.updated",
+            Self::UserDeleted => "user.deleted",
+            Self::MemberSet => "member.set",
+            Self::MemberRemoved => "member.removed",
+            Self::TokenCreated => "token.created",
+            Self::TokenDeleted => "token.deleted",
+            Self::TokenCompromised => "token.compromised",
         }
     }
 }
@@ -89,6 +129,8 @@ pub enum Actor {
     User(Box<str>),
     /// Whoever has the machine: `keyward` on a stopped daemon's store.
     Console,
+    /// Nobody that is known.
+    Anonymous,
     /// A call that exposed its key.
     Call,
     /// The daemon by itself.
@@ -147,6 +189,9 @@ pub struct Event {
     /// The key that it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<KeyId>,
+    /// The person that it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<UserId>,
     /// What else there is to say, by name: the fields that changed, the reason, when an overlap ends.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub detail: BTreeMap<Box<str>, Box<str>>,
@@ -156,7 +201,17 @@ impl Event {
     /// An event about nothing yet.
     pub fn new(happened: Happened, by: &By) -> Self {
         let By { actor, address, request_id, now } = by.clone();
-        Self { happened, at: now, actor, address, request_id, account: None, key: None, detail: BTreeMap::new() }
+        Self {
+            happened,
+            at: now,
+            actor,
+            address,
+            request_id,
+            account: None,
+            key: None,
+            user: None,
+            detail: BTreeMap::new(),
+        }
     }
 
     /// The same event, about an account.
@@ -167,6 +222,11 @@ impl Event {
     /// The same event, about a key of an account.
     pub fn of_key(self, account: AccountId, key: KeyId) -> Self {
         Self { account: Some(account), key: Some(key), ..self }
+    }
+
+    /// The same event, about a person.
+    pub fn of_user(self, user: UserId) -> Self {
+        Self { user: Some(user), ..self }
     }
 
     /// The same event, with something more to say.

@@ -135,8 +135,7 @@ pub(super) fn ask(policies: &PolicySet, request: &Request, entities: &Entities, 
     match response.decision() {
         Decision::Allow => Evaluation::Permitted(reasons.into()),
         Decision::Deny => {
-            let forbids =
-                |id: &PolicyId| policies.policy(id).is_some_and(|policy| policy.effect() == Effect::Forbid);
+            let forbids = |id: &PolicyId| policies.policy(id).is_some_and(|policy| policy.effect() == Effect::Forbid);
             reasons.retain(forbids);
             denied(reasons.into())
         }
@@ -236,6 +235,11 @@ fn push_environment(model: &Model, entities: &mut Vec<Entity>, id: Option<Enviro
     Some(environment)
 }
 
+/// A time, as Cedar reads it.
+pub(super) fn moment(time: Timestamp) -> RestrictedExpression {
+    RestrictedExpression::new_datetime(time.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string())
+}
+
 /// The context, with the attributes that some policy of the slice may read; the others are not made,
 /// because nobody could tell.
 fn context(slice: &Slice, question: &Question<'_>) -> Option<Context> {
@@ -254,8 +258,7 @@ fn context(slice: &Slice, question: &Question<'_>) -> Option<Context> {
         pairs.push(("ip".to_owned(), RestrictedExpression::new_ip(address.to_canonical().to_string())));
     }
     if reads.time {
-        let milliseconds = question.now.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string();
-        pairs.push(("time".to_owned(), RestrictedExpression::new_datetime(milliseconds)));
+        pairs.push(("time".to_owned(), moment(question.now)));
     }
     Context::from_pairs(pairs).ok()
 }
@@ -324,12 +327,12 @@ mod tests {
                 let mut entities = whole.entities.clone();
                 entities.remove(missing);
                 let entities = Entities::from_entities(entities, None).unwrap();
-                let answer = ask(slice, &request, &entities, &whole.required);
+                let answer = ask(&slice.policies, &request, &entities, &whole.required);
                 assert_eq!(answer, Evaluation::Failed([].into()), "without {}", whole.required[missing]);
                 tried += 1;
             }
             let entities = Entities::from_entities(whole.entities, None).unwrap();
-            let allowed = matches!(ask(slice, &request, &entities, &whole.required), Evaluation::Permitted(_));
+            let allowed = matches!(ask(&slice.policies, &request, &entities, &whole.required), Evaluation::Permitted(_));
             assert_eq!(allowed, forbid.trim().is_empty());
         }
         assert!(tried > 40);

@@ -6,12 +6,10 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
-use cedar_policy::{
-    Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request, RestrictedExpression as Expression,
-};
+use cedar_policy::{Context, Entities, Entity, EntityTypeName, EntityUid, Request, RestrictedExpression as Expression};
 use jiff::Timestamp;
 
-use super::evaluate::{ask, uid};
+use super::evaluate::{ask, moment, uid};
 use crate::evaluation::Evaluation;
 use crate::key::{AccountId, EnvironmentId, Key};
 use crate::people::{Role, User};
@@ -59,7 +57,7 @@ fn ask_management(
     let resource = scene.push_subject(subject)?;
     let required: Vec<EntityUid> = scene.entities.iter().map(Entity::uid).collect();
     let entities = Entities::from_entities(scene.entities, None).ok()?;
-    let mut context = vec![("time".to_owned(), Expression::new_datetime(&crate::authorize::evaluate::moment(asking.now)))];
+    let mut context = vec![("time".to_owned(), moment(asking.now))];
     if let Some(address) = asking.address {
         context.push(("ip".to_owned(), Expression::new_ip(address.to_string())));
     }
@@ -91,8 +89,9 @@ impl Scene {
     fn push_user(&mut self, user: &User) -> Option<EntityUid> {
         let with = |role: Role| -> Option<Expression> {
             let held = user.roles.iter().filter(|(_, held)| **held == role);
-            let accounts: Option<Vec<_>> =
-                held.map(|(account, _)| Some(Expression::new_entity_uid(named("Account", &account.to_string())?))).collect();
+            let accounts: Option<Vec<_>> = held
+                .map(|(account, _)| Some(Expression::new_entity_uid(named("Account", &account.to_string())?)))
+                .collect();
             Some(Expression::new_set(accounts?))
         };
         let attributes = HashMap::from([
@@ -139,5 +138,5 @@ fn text(value: &str) -> Expression {
 /// An entity of Keyward's own namespace.
 fn named(word: &str, id: &str) -> Option<EntityUid> {
     let of_type: EntityTypeName = format!("Keyward::{word}").parse().ok()?;
-    Some(uid(&of_type, EntityId::new(id).unescaped()))
+    Some(uid(&of_type, id))
 }

@@ -109,6 +109,9 @@ struct Init {
     /// Where to make them
     #[arg(default_value = ".")]
     folder: PathBuf,
+    /// The first operator's e-mail address
+    #[arg(long, value_name = "EMAIL", default_value = "operator@localhost")]
+    operator: String,
 }
 
 #[derive(Subcommand)]
@@ -218,7 +221,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Demo(demo) => run::demo(demo),
         Command::Serve(serve) => run::serve(&serve),
-        Command::Init(init) => offline::init(&init.folder),
+        Command::Init(init) => offline::init(&init.folder, &init.operator),
         Command::Accounts(Accounts::Create { name, configuration }) => offline::create_account(&configuration, &name),
         Command::Accounts(Accounts::List { configuration }) => offline::list_accounts(&configuration),
         Command::Keys(Keys::Create(create)) => offline::create_key(create),

@@ -1,5 +1,6 @@
 //! The commands that work on files and on a stopped daemon's store.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
@@ -13,8 +14,9 @@ use jiff::Timestamp;
 use super::{Configuration, CreateKey, Failure};
 use crate::activate::vet;
 use crate::config::{self, Config};
-use crate::key::{AccountId, Key, KeyId, Mint, NewKey, Scope, Status};
+use crate::key::{AccountId, Cost, Key, KeyId, Mint, NewKey, Scope, Status};
 use crate::ledger::Ledger;
+use crate::people::{Email, NewUser};
 use crate::policy::{Bundle, Revision};
 use crate::shipped;
 use crate::store::SledStore;
@@ -28,7 +30,18 @@ fn failure(message: impl Into<String>) -> Failure {
     Failure { message: message.into(), code: 1 }
 }
 
-pub(super) fn init(folder: &Path) -> Result<(), Failure> {
+/// The first person: someone who can name the others.
+fn first_operator(data: &Path, email: &str) -> Result<Mint, Failure> {
+    let ledger = Ledger::load(Arc::new(SledStore::open(data)?))?;
+    let by = By::console(Timestamp::now());
+    let new = NewUser { email: email.into(), name: "Operator".into(), operator: true, roles: BTreeMap::new() };
+    let operator = ledger.create_user(new, None, None, &by)?;
+    let (_, mint) = ledger.create_token(&operator.user.id, "keyward init", None, Cost::default(), None, &by)?;
+    Ok(mint)
+}
+
+pub(super) fn init(folder: &Path, operator: &str) -> Result<(), Failure> {
+    let _: Email = operator.parse()?;
     let file = folder.join(config::FILE);
     let at = |path: &Path, error: io::Error| failure(format!("{}: {error}", path.display()));
     if file.exists() {
@@ -44,17 +57,21 @@ pub(super) fn init(folder: &Path) -> Result<(), Failure> {
         .open(&file)
         .map_err(|error| at(&file, error))?;
     out.write_all(config::TEMPLATE.as_bytes()).and_then(|()| out.sync_all()).map_err(|error| at(&file, error))?;
+    let token = first_operator(&data, operator)?;
     let config = file.display();
-    say(&format!(
-        "Made {config}, {}, and the schema and policies of an example API beside them.\n\nNext:\n  \
+    say(&zeroize::Zeroizing::new(format!(
+        "Made {config}, {}, and the schema and policies of an example API beside them.\n\n\
+         The operator {operator} may manage everything with this token, which is shown this once:\n\n  {}\n\nNext:\n  \
          1. Describe your API in {}, and who may do what in {}.\n  \
          2. keyward policy check --config {config}\n  \
-         3. keyward accounts create \"My account\" --config {config}\n  \
-         4. keyward serve --config {config}\n",
+         3. keyward serve --config {config}\n  \
+         4. export KEYWARD_TOKEN=…    (the token above)\n     \
+         keyward accounts create \"My account\"\n",
         data.display(),
+        token.expose(),
         folder.join("schemas").display(),
         folder.join("policies").display(),
-    ))
+    )))
 }
 
 fn open(config: &Config) -> Result<Ledger, Failure> {

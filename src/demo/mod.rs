@@ -8,6 +8,7 @@ mod api;
 mod collection;
 mod tls;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
@@ -24,13 +25,16 @@ use zeroize::Zeroizing;
 use crate::config::{Config, ProxyStyle};
 use crate::daemon::{self, Daemon};
 use crate::http::serve::{Limits, Server};
-use crate::key::{Cost, Kind, Mode, NewKey};
+use crate::key::{AccountId, Cost, Kind, Mint, Mode, NewKey};
 use crate::ledger::{Ledger, LedgerError};
+use crate::people::{Email, NewUser, Password, PasswordHash, PeopleError, Role};
 use crate::shipped;
 use crate::trail::By;
 
 /// The names of the five tokens, as the environment file has them.
 const TOKENS: [&str; 5] = ["PK_LIVE", "SK_LIVE", "PK_TEST", "SK_TEST", "RK_LIVE"];
+/// The names of what the people of the demo have.
+const PEOPLE: [&str; 3] = ["ADMIN_TOKEN", "DASHBOARD_USER", "DASHBOARD_PASSWORD"];
 
 /// What to demonstrate, and where.
 #[derive(Debug, Clone)]
@@ -120,7 +124,7 @@ pub async fn run(options: &Options, stop: watch::Receiver<bool>) -> Result<(), D
     if let Some(path) = &options.env_file {
         write_private(path, &environment)?;
     }
-    announce(&tokens, [https.1, http.1], &data, options.env_file.as_deref());
+    announce(&tokens, daemon.admin_addr, [https.1, http.1], &data, options.env_file.as_deref());
     for server in servers {
         let _ = server.await;
     }
@@ -152,7 +156,7 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), DemoEr
     Ok((listener, bound))
 }
 
-/// Name and token, five times.
+/// Names and tokens, or what else is as secret.
 type Tokens = Vec<(&'static str, Zeroizing<String>)>;
 
 /// The tokens of an earlier start, or those of a new account.
@@ -179,10 +183,29 @@ fn read_tokens(text: &str) -> Option<Tokens> {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))?;
         Some((name, Zeroizing::new(line.to_owned())))
     };
-    TOKENS.into_iter().map(find).collect()
+    TOKENS.into_iter().chain(PEOPLE).map(find).collect()
 }
 
-fn make_keys(ledger: &Ledger) -> Result<Tokens, LedgerError> {
+/// An operator with a token, and the account's owner with a password.
+fn make_people(ledger: &Ledger, account: AccountId, by: &By) -> Result<Tokens, DemoError> {
+    let new =
+        |email: &str, name: &str, operator, roles| NewUser { email: email.into(), name: name.into(), operator, roles };
+    let operator = new("operator@demo.test", "Demo operator", true, BTreeMap::new());
+    let operator = ledger.create_user(operator, None, None, by)?;
+    let (_, token) = ledger.create_token(&operator.user.id, "demo", None, Cost::default(), None, by)?;
+    // As hard to guess as a secret, because it is made like one.
+    let password = Zeroizing::new(Mint::for_user().map_err(LedgerError::from)?.expose().to_owned());
+    let owner = new("owner@demo.test", "Demo owner", false, BTreeMap::from([(account, Role::Owner)]));
+    let setup = |error: String| DemoError::Setup(error);
+    let email: Email = owner.email.parse().map_err(|error: PeopleError| setup(error.to_string()))?;
+    let chosen = Password::chosen(&password, &email).map_err(|error| setup(error.to_string()))?;
+    let hash = PasswordHash::hash(&chosen).map_err(LedgerError::from)?;
+    ledger.create_user(owner, Some(hash), None, by)?;
+    let values = [Zeroizing::new(token.expose().to_owned()), Zeroizing::new(email.as_str().to_owned()), password];
+    Ok(PEOPLE.into_iter().zip(values).collect())
+}
+
+fn make_keys(ledger: &Ledger) -> Result<Tokens, DemoError> {
     let by = By::console(Timestamp::now());
     let (account, pairs) = ledger.create_account("Demo account", Cost::default(), None, &by)?;
     let restricted = NewKey {
@@ -191,7 +214,8 @@ fn make_keys(ledger: &Ledger) -> Result<Tokens, LedgerError> {
     };
     let restricted = ledger.create_key(&account.id, restricted, Cost::default(), None, &by)?;
     let all = pairs.iter().chain(std::iter::once(&restricted));
-    Ok(TOKENS.into_iter().zip(all.map(|(_, mint)| Zeroizing::new(mint.expose().to_owned()))).collect())
+    let tokens = TOKENS.into_iter().zip(all.map(|(_, mint)| Zeroizing::new(mint.expose().to_owned())));
+    Ok(tokens.chain(make_people(ledger, account.id, &by)?).collect())
 }
 
 /// Writes a file that its owner alone can read, whole or not at all.
@@ -225,13 +249,14 @@ fn environment(tokens: &Tokens, daemon: &Daemon, [https, http]: [SocketAddr; 2],
     line("API_HTTP_URL", &format!("http://localhost:{}", http.port()));
     line("DECISION_URL", &format!("http://{}", daemon.decision_addr));
     line("ADMIN_URL", &format!("http://{}", daemon.admin_addr));
+    line("DASHBOARD_URL", &format!("http://{}", daemon.admin_addr));
     line("CA_FILE", &data.join("api-cert.pem").display().to_string());
     line("SCHEMAS_DIR", &data.join("schemas").display().to_string());
     line("POLICIES_DIR", &data.join("policies").display().to_string());
     text
 }
 
-fn announce(tokens: &Tokens, [https, http]: [SocketAddr; 2], data: &Path, env_file: Option<&Path>) {
+fn announce(tokens: &Tokens, admin: SocketAddr, [https, http]: [SocketAddr; 2], data: &Path, env_file: Option<&Path>) {
     let token = |wanted: &str| tokens.iter().find(|(name, _)| *name == wanted).map_or("", |(_, token)| token.as_str());
     let api = format!("https://localhost:{}", https.port());
     let mut text = Zeroizing::new(String::new());
@@ -244,12 +269,15 @@ fn announce(tokens: &Tokens, [https, http]: [SocketAddr; 2], data: &Path, env_fi
          \x20 secret            {}\n\
          \x20 test publishable  {}\n\
          \x20 test secret       {}\n\
-         \x20 restricted        {}   (resources:read)\n\n\
+         \x20 restricted        {}   (resources:read)\n\
+         The operator's token\n\
+         \x20 {}\n\n\
          Try\n\
          \x20 curl --cacert {cert} {api}/v1/resources -H \"Authorization: Bearer {sk}\"\n\
          \x20 curl --cacert {cert} {api}/v1/resources -H \"Authorization: Bearer {sk}\" -d '{{\"name\":\"First\"}}'\n\
          \x20 curl --cacert {cert} {api}/v1/resources -H \"Authorization: Bearer {rk}\" -d '{{\"name\":\"Second\"}}'\n\
-         \x20 curl --cacert {cert} {api}/v1/resources\n\n\
+         \x20 curl --cacert {cert} {api}/v1/resources\n\
+         \x20 curl http://{admin}/v1/accounts -H \"Authorization: Bearer {admin_token}\"\n\n\
          Edit {data}/policies/docs-api.cedar and call again: a saved change is in force at once.\n\
          A call over plain HTTP (http://localhost:{http}) fails, and its secret key is dead from then on.\n",
         token("PK_LIVE"),
@@ -257,11 +285,13 @@ fn announce(tokens: &Tokens, [https, http]: [SocketAddr; 2], data: &Path, env_fi
         token("PK_TEST"),
         token("SK_TEST"),
         token("RK_LIVE"),
+        token("ADMIN_TOKEN"),
         data = data.display(),
         cert = data.join("api-cert.pem").display(),
         sk = token("SK_LIVE"),
         rk = token("RK_LIVE"),
         http = http.port(),
+        admin_token = token("ADMIN_TOKEN"),
     );
     if let Some(path) = env_file {
         let _ = writeln!(text, "All of this is in {}, for a shell to read.", path.display());

@@ -17,7 +17,7 @@ use super::{
 pub(super) const MOST_ADDRESSES: usize = 100;
 
 /// What a key is for. What it *may do* is said by policies alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Public by design: it is embedded in browsers and mobile clients.
@@ -49,7 +49,7 @@ impl Kind {
 }
 
 /// Which of an account's two environments a key belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Real data.

@@ -60,6 +60,16 @@ impl Ledger {
         &self,
         id: &KeyId,
         expected: Option<u64>,
+        change: impl FnMut(&mut Key) -> Result<Option<Event>, KeyError>,
+    ) -> Result<(Key, u64), LedgerError> {
+        self.change_key_once(id, expected, None, change)
+    }
+
+    fn change_key_once(
+        &self,
+        id: &KeyId,
+        expected: Option<u64>,
+        once: Option<&Once>,
         mut change: impl FnMut(&mut Key) -> Result<Option<Event>, KeyError>,
     ) -> Result<(Key, u64), LedgerError> {
         persistently(|| {
@@ -74,6 +84,9 @@ impl Ledger {
             };
             let mut batch = Batch::new();
             batch.put(Table::KEYS, id.as_bytes(), encode(&key), Expect::Version(row.version));
+            if let Some(once) = once {
+                once.note(&mut batch, &id.to_string(), event.at);
+            }
             event.of_key(key.account, key.id).append_to(&mut batch, 0);
             let version = row.version + 1;
             self.commit(&batch, [Applied::Key(key.clone().into(), version)])?;
@@ -92,11 +105,12 @@ impl Ledger {
         expected: Option<u64>,
         overlap: SignedDuration,
         cost: Cost,
+        once: Option<&Once>,
         by: &By,
     ) -> Result<(Key, u64, Mint), LedgerError> {
         let live = self.ring.key(id).ok_or(LedgerError::NoKey(*id))?;
         let (mint, secret) = minted(live.key.kind, live.key.mode, cost, by.now)?;
-        let (key, version) = self.change_key(id, expected, |key| {
+        let (key, version) = self.change_key_once(id, expected, once, |key| {
             key.rotate(secret.clone(), overlap, by.now)?;
             keep_public(key, &mint);
             let event = Event::new(Happened::KeyRotated, by);

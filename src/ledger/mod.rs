@@ -8,8 +8,9 @@ mod accounts;
 mod events;
 mod keys;
 mod once;
+mod people;
 
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
@@ -17,7 +18,10 @@ use serde::de::DeserializeOwned;
 pub use self::events::About;
 pub use self::keys::Exposure;
 pub use self::once::{Done, Once};
-use crate::key::{AccountId, HashError, Key, KeyError, KeyId, MintError};
+pub use self::people::SIGNED_IN;
+use crate::directory::Directory;
+use crate::key::{AccountId, HashError, Key, KeyError, KeyId, MintError, UserId};
+use crate::people::PeopleError;
 use crate::ring::{Applied, Ring};
 use crate::store::{Batch, CommitError, Row, Store, StoreError, Table};
 
@@ -48,6 +52,15 @@ pub enum LedgerError {
     /// There is no such key.
     #[error("there is no key {0}")]
     NoKey(KeyId),
+    /// There is no such user.
+    #[error("there is no user {0}, or not there")]
+    NoUser(UserId),
+    /// Another person signs in with this e-mail address.
+    #[error("email: another user has this address")]
+    EmailTaken,
+    /// The person cannot be as asked.
+    #[error(transparent)]
+    People(#[from] PeopleError),
     /// The key cannot be as asked.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -80,10 +93,13 @@ pub struct Ledger {
     ring: Arc<Ring>,
     /// Read while a key is made, written while an account is closed: no key is made that the closing does not see.
     closing: Arc<RwLock<()>>,
+    people: Arc<Directory>,
+    /// Held while a person is changed: there are few, and never may two operators take each other's place away.
+    changing_people: Arc<Mutex<()>>,
 }
 
 impl Ledger {
-    /// Loads every account and key of `store` into a ring.
+    /// Loads every account and key of `store` into a ring, and every person into a directory.
     ///
     /// # Errors
     /// When the store cannot be read, or one of its records cannot: a daemon that knows only some keys
@@ -108,11 +124,19 @@ impl Ledger {
         };
         store.scan(Table::ACCOUNTS, b"", &mut |row| follow(Table::ACCOUNTS, row))?;
         store.scan(Table::KEYS, b"", &mut |row| follow(Table::KEYS, row))?;
+        let people = Arc::new(Directory::default());
+        store.scan(Table::USERS, b"", &mut |row| {
+            match decode(Table::USERS, &row) {
+                Ok(user) => people.apply(user, row.version),
+                Err(error) => unreadable = unreadable.take().or(Some(error)),
+            }
+            Ok(())
+        })?;
         if let Some(error) = unreadable {
             return Err(error);
         }
         tracing::debug!(keys = ring.len(), milliseconds = started.elapsed().as_millis(), "keys loaded");
-        Ok(Self { store, ring, closing: Arc::default() })
+        Ok(Self { store, ring, closing: Arc::default(), people, changing_people: Arc::default() })
     }
 
     /// The ring, to read from.

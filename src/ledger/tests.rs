@@ -31,7 +31,7 @@ fn each_change_is_told_once_to_all_that_it_is_about_and_what_changes_nothing_is_
     let ledger = open(folder.path());
     let (account, keys) = ledger.create_account("Vexart", COST, None, &by()).unwrap();
     let id = &keys[1].0.id;
-    let (_, _, mint) = ledger.rotate_key(id, None, SignedDuration::from_hours(1), COST, &by()).unwrap();
+    let (_, _, mint) = ledger.rotate_key(id, None, SignedDuration::from_hours(1), COST, None, &by()).unwrap();
     for _ in 0..2 {
         ledger.expose(id, &mint.selector(), Exposure::Kills, "found", &by()).unwrap();
         ledger.revoke_key(id, None, Some("leaked"), &by()).unwrap();
@@ -86,7 +86,7 @@ fn a_rotated_key_has_two_secrets_until_the_overlap_ends_and_a_publishable_one_sh
     let (_, keys) = ledger.create_account("Vexart", COST, None, &by()).unwrap();
     for (key, old) in &keys {
         let overlap = SignedDuration::from_hours(24);
-        let (rotated, version, new) = ledger.rotate_key(&key.id, Some(1), overlap, COST, &by()).unwrap();
+        let (rotated, version, new) = ledger.rotate_key(&key.id, Some(1), overlap, COST, None, &by()).unwrap();
         assert_eq!(version, 2);
         let live = ledger.ring().find(&new.selector()).unwrap();
         let ends_at = rotated.retiring.as_ref().unwrap().ends_at;
@@ -99,7 +99,7 @@ fn a_rotated_key_has_two_secrets_until_the_overlap_ends_and_a_publishable_one_sh
         assert_eq!(status(&new.selector(), ends_at), Status::Good);
         let shown = (key.kind == Kind::Publishable).then(|| new.expose());
         assert_eq!(rotated.public_token.as_deref(), shown);
-        let stale = ledger.rotate_key(&key.id, Some(1), overlap, COST, &by());
+        let stale = ledger.rotate_key(&key.id, Some(1), overlap, COST, None, &by());
         assert!(matches!(stale, Err(LedgerError::Stale { expected: 1, found: 2 })));
     }
 }
@@ -138,7 +138,7 @@ fn a_change_that_is_refused_leaves_no_trace() {
     let id = &keys[1].0.id;
     let stale = ledger.change_key(id, Some(7), |_| Ok(Some(Event::new(Happened::KeyUpdated, &by()))));
     assert!(matches!(stale, Err(LedgerError::Stale { expected: 7, found: 1 })));
-    assert!(ledger.rotate_key(id, None, SignedDuration::from_hours(200), COST, &by()).is_err());
+    assert!(ledger.rotate_key(id, None, SignedDuration::from_hours(200), COST, None, &by()).is_err());
     assert!(ledger.revoke_key(id, None, Some("\u{7}"), &by()).is_err());
     assert!(ledger.rename_account(&account.id, "", None, &by()).is_err());
     assert_eq!(told(&ledger, About::Everything), before);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::key::UnknownWord;
 
 /// What a person is in an account. What that lets them do is said by policies alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Whose account it is.

@@ -8,8 +8,8 @@ use cedar_policy::{Effect, Policy, PolicyId, PolicySet, Schema, SchemaFragment, 
 use miette::Diagnostic;
 use serde::Serialize;
 
-use super::routes::{self, Routes};
 use super::management::{self, Management};
+use super::routes::{self, Routes};
 use super::scan::{Language, MOST_DECLARATIONS, scan};
 use super::{Bundle, Digest, Model, Problem, Rejection, Route, RouteMatch};
 

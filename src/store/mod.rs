@@ -28,6 +28,10 @@ impl Table {
     pub const ACCOUNT_EVENTS: Self = Self("account-events");
     /// The places of a key's events, by its id and place.
     pub const KEY_EVENTS: Self = Self("key-events");
+    /// People, by id.
+    pub const USERS: Self = Self("users");
+    /// The id of the person who signs in with an e-mail address.
+    pub const EMAILS: Self = Self("emails");
     /// What was asked to be done once, and was.
     pub const ONCE: Self = Self("once");
     /// Bundles of schema and policies.

@@ -1,10 +1,10 @@
 //! Accounts and their members.
 
-use axum::body::Body;
-use axum::extract::{OriginalUri, Path, State};
-use axum::http::{Response, StatusCode};
-use axum::response::IntoResponse;
 use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{Response, StatusCode, Uri};
+use axum::response::IntoResponse;
 use serde::Deserialize;
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -60,7 +60,7 @@ pub(super) async fn create_account(
     State(manage): State<Shared>,
     caller: Caller,
     RetryKey(key): RetryKey,
-    OriginalUri(uri): OriginalUri,
+    uri: Uri,
     Input(input, bytes): Input<CreateAccount>,
 ) -> Result<Response<Body>, Refusal> {
     let by = caller.may(Subject::System)?.clone();

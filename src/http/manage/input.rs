@@ -124,7 +124,9 @@ pub fn written(duration: SignedDuration) -> String {
 }
 
 /// Tells `"field": null` (take it away) from a field that is not there (leave it).
-pub fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+pub fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 

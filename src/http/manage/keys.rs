@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{OriginalUri, Path, State};
-use axum::http::Response;
+use axum::extract::{Path, State};
+use axum::http::{Response, Uri};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -156,12 +156,12 @@ impl KeyFilter {
         self.mode.is_none_or(|mode| key.mode == mode)
             && self.kind.is_none_or(|kind| key.kind == kind)
             && self.state.is_none_or(|state| KeyState::of(key, now) == state)
-            && self.expiring_within_days.is_none_or(|days| {
-                key.expires_at.is_some_and(|end| end > now) && within(key.expires_at, days)
-            })
-            && self.rotation_due_within_days.is_none_or(|days| {
-                KeyState::of(key, now) != KeyState::Revoked && within(key.rotation_due_at(), days)
-            })
+            && self
+                .expiring_within_days
+                .is_none_or(|days| key.expires_at.is_some_and(|end| end > now) && within(key.expires_at, days))
+            && self
+                .rotation_due_within_days
+                .is_none_or(|days| KeyState::of(key, now) != KeyState::Revoked && within(key.rotation_due_at(), days))
     }
 
     /// The page of these keys, in the order of their creation.
@@ -227,7 +227,7 @@ pub(super) async fn create_key(
     caller: Caller,
     Path(account): Path<String>,
     RetryKey(retry): RetryKey,
-    OriginalUri(uri): OriginalUri,
+    uri: Uri,
     Input(input, bytes): Input<CreateKey>,
 ) -> Result<Response<Body>, Refusal> {
     let account = find_account(&manage, &account).or_else(|missing| caller.may(Subject::System).and(Err(missing)))?;
@@ -243,9 +243,7 @@ pub(super) async fn create_key(
     };
     let (once, cost, now) = (once(&caller, retry.as_deref(), uri.path(), &bytes), manage.cost, by.now);
     let asked = once.clone();
-    let made = manage
-        .make_once(asked, move |ledger, once| ledger.create_key(&account, new, cost, once, &by))
-        .await?;
+    let made = manage.make_once(asked, move |ledger, once| ledger.create_key(&account, new, cost, once, &by)).await?;
     match made {
         Made::Now((key, mint)) => {
             let token = Zeroizing::new(mint.expose().to_owned());
@@ -276,7 +274,9 @@ pub(super) async fn list_keys(
 ) -> Result<Json<Page<KeyView>>, Refusal> {
     let account = find_account(&manage, &account).or_else(|missing| caller.may(Subject::System).and(Err(missing)))?;
     let now = caller.may(Subject::Account(account.account.id))?.now;
-    blocking(move || Ok(filter.page(&manage, manage.ledger().ring().keys_of(&account.account.id), now))).await?.map(Json)
+    blocking(move || Ok(filter.page(&manage, manage.ledger().ring().keys_of(&account.account.id), now)))
+        .await?
+        .map(Json)
 }
 
 /// List the keys of all accounts, in the order of their creation.
@@ -455,7 +455,7 @@ pub(super) async fn rotate_key(
     Path(key): Path<String>,
     Seen(seen): Seen,
     RetryKey(retry): RetryKey,
-    OriginalUri(uri): OriginalUri,
+    uri: Uri,
     Input(input, bytes): Input<RotateKey>,
 ) -> Result<Response<Body>, Refusal> {
     let live = seen_key(&manage, &caller, &key)?;
@@ -463,9 +463,8 @@ pub(super) async fn rotate_key(
     let once = once(&caller, retry.as_deref(), uri.path(), &bytes);
     let (id, cost, by, asked) = (live.key.id, manage.cost, caller.by, once.clone());
     let now = by.now;
-    let made = manage
-        .make_once(asked, move |ledger, once| ledger.rotate_key(&id, seen, overlap, cost, once, &by))
-        .await?;
+    let made =
+        manage.make_once(asked, move |ledger, once| ledger.rotate_key(&id, seen, overlap, cost, once, &by)).await?;
     let location = format!("/v1/keys/{id}");
     match made {
         Made::Now((key, version, mint)) => {

@@ -23,7 +23,7 @@ use axum::body::Body;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts, MatchedPath, Request, State};
 use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Response, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::IntoResponse;
 use axum::routing::get;
@@ -87,7 +87,8 @@ impl Manage {
     pub fn router(self, body_bytes: usize) -> Router {
         let shared = Arc::new(self);
         let (router, mut document) = operations().split_for_parts();
-        let token = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("kw_…").build());
+        let token =
+            SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("kw_…").build());
         document.components.get_or_insert_default().add_security_scheme("token", token);
         let document = Arc::new(document);
         router
@@ -106,13 +107,19 @@ impl Manage {
     }
 
     /// Who calls, and what they call.
-    async fn caller(&self, path: &str, peer: IpAddr, request: &Request, id: &RequestId) -> Result<Caller, Refusal> {
+    async fn caller(
+        &self,
+        route: (&Method, &str),
+        peer: IpAddr,
+        headers: &HeaderMap,
+        id: &RequestId,
+    ) -> Result<Caller, Refusal> {
         let revision = self.pdp.revision();
-        let Some(operation) = revision.management().operation(request.method().as_str(), path).cloned() else {
+        let Some(operation) = revision.management().operation(route.0.as_str(), route.1).cloned() else {
             let detail = "the schema of the management API does not know this operation";
             return Err(Refusal::new(StatusCode::FORBIDDEN, "no_route", detail));
         };
-        let credentials: Vec<&HeaderValue> = request.headers().get_all(AUTHORIZATION).iter().collect();
+        let credentials: Vec<&HeaderValue> = headers.get_all(AUTHORIZATION).iter().collect();
         let user = match credentials.as_slice() {
             [] => None,
             [one] => Some(users::identify(self, one.as_bytes()).await?),
@@ -218,7 +225,8 @@ async fn admit(
     next: Next,
 ) -> Response<Body> {
     let id = RequestId::fresh();
-    let response = match manage.caller(path.as_str(), peer.ip().to_canonical(), &request, &id).await {
+    let (method, headers) = (request.method().clone(), request.headers().clone());
+    let response = match manage.caller((&method, path.as_str()), peer.ip().to_canonical(), &headers, &id).await {
         Ok(caller) => {
             let has_asked = Arc::clone(&caller.has_asked);
             request.extensions_mut().insert(caller);

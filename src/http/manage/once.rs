@@ -61,9 +61,9 @@ pub(super) fn once(caller: &Caller, key: Option<&str>, path: &str, body: &[u8]) 
     let user = caller.user.as_ref()?;
     let digest = |parts: &[&[u8]]| {
         // Lengths first, so that no two lists of parts spell the same bytes.
-        let sized = parts.iter().fold(Sha256::new(), |sha, part| {
-            sha.chain_update((part.len() as u64).to_be_bytes()).chain_update(part)
-        });
+        let sized = parts
+            .iter()
+            .fold(Sha256::new(), |sha, part| sha.chain_update((part.len() as u64).to_be_bytes()).chain_update(part));
         sized.finalize().into()
     };
     let name = digest(&[user.id.as_bytes(), caller.operation.name.as_bytes(), key?.as_bytes()]);
