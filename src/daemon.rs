@@ -159,7 +159,7 @@ impl Daemon {
 
 /// Forgets, once an hour, what was asked to be done once and was done long ago.
 async fn forget(ledger: Ledger, mut stop: watch::Receiver<bool>) {
-    let mut each_hour = tokio::time::interval(Duration::from_secs(3600));
+    let mut each_hour = tokio::time::interval(Duration::from_hours(1));
     loop {
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,

@@ -215,21 +215,25 @@ impl Event {
     }
 
     /// The same event, about an account.
+    #[must_use]
     pub fn of_account(self, account: AccountId) -> Self {
         Self { account: Some(account), ..self }
     }
 
     /// The same event, about a key of an account.
+    #[must_use]
     pub fn of_key(self, account: AccountId, key: KeyId) -> Self {
         Self { account: Some(account), key: Some(key), ..self }
     }
 
     /// The same event, about a person.
+    #[must_use]
     pub fn of_user(self, user: UserId) -> Self {
         Self { user: Some(user), ..self }
     }
 
     /// The same event, with something more to say.
+    #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Box<str>>) -> Self {
         self.detail.insert(name.into(), value.into());
         self

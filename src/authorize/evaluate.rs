@@ -332,7 +332,8 @@ mod tests {
                 tried += 1;
             }
             let entities = Entities::from_entities(whole.entities, None).unwrap();
-            let allowed = matches!(ask(&slice.policies, &request, &entities, &whole.required), Evaluation::Permitted(_));
+            let allowed =
+                matches!(ask(&slice.policies, &request, &entities, &whole.required), Evaluation::Permitted(_));
             assert_eq!(allowed, forbid.trim().is_empty());
         }
         assert!(tried > 40);

@@ -2,6 +2,7 @@
 //!
 //! A note of what was made is committed together with it, so that a repeated request finds it, also after a crash.
 
+use base64ct::{Base64Unpadded, Encoding};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +26,7 @@ pub struct Once {
 /// What was done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
-    /// Digest of what was asked, in hexadecimal digits.
+    /// Digest of what was asked, in base64.
     asked: String,
     /// The id of what was made.
     pub made: Box<str>,
@@ -36,20 +37,20 @@ pub struct Done {
 impl Done {
     /// Whether it was the same that was asked for.
     pub fn is_of(&self, once: &Once) -> bool {
-        self.asked == hex(&once.asked)
+        self.asked == text(&once.asked)
     }
 }
 
 impl Once {
     /// Adds the note to the batch that makes it.
     pub(super) fn note(&self, batch: &mut Batch, made: &str, at: Timestamp) {
-        let done = Done { asked: hex(&self.asked), made: made.into(), at };
+        let done = Done { asked: text(&self.asked), made: made.into(), at };
         batch.put(Table::ONCE, &self.name, encode(&done), Expect::Absent);
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+fn text(bytes: &[u8]) -> String {
+    Base64Unpadded::encode_string(bytes)
 }
 
 impl Ledger {
@@ -76,7 +77,9 @@ impl Ledger {
         })?;
         for some in old.chunks(CHUNK) {
             let mut batch = Batch::new();
-            some.iter().for_each(|key| batch.delete(Table::ONCE, key, Expect::Any));
+            for key in some {
+                batch.delete(Table::ONCE, key, Expect::Any);
+            }
             self.commit(&batch, [])?;
         }
         Ok(old.len())

@@ -257,9 +257,8 @@ impl Store for SledStore {
         let end = [prefix.as_slice(), &[0xff; 64]].concat();
         let mut rows = match (order, after) {
             (Order::Ascending, Some(after)) => self.db.range((Bound::Excluded(after), Bound::Included(end))),
-            (Order::Ascending, None) => self.db.range((Bound::Included(prefix), Bound::Included(end))),
             (Order::Descending, Some(after)) => self.db.range((Bound::Included(prefix), Bound::Excluded(after))),
-            (Order::Descending, None) => self.db.range((Bound::Included(prefix), Bound::Included(end))),
+            (_, None) => self.db.range((Bound::Included(prefix), Bound::Included(end))),
         };
         let mut page = Vec::new();
         while page.len() < most {

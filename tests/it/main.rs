@@ -15,6 +15,7 @@ mod connections;
 mod demo;
 mod fuzz;
 mod harness;
+mod manage;
 mod nginx;
 mod reload;
 mod requests;

@@ -8,16 +8,16 @@ use axum::response::IntoResponse;
 use serde::Deserialize;
 use std::sync::Arc;
 use utoipa::ToSchema;
-use zeroize::Zeroizing;
 
 use super::input::{Input, Params, RetryKey, Seen};
 use super::keys::Paging;
-use super::once::{Made, once};
+use super::once::{Made, once, shown};
 use super::refusal::{Refusal, Refusals};
 use super::view::{AccountView, KeyView, Member, NewAccount, Page, created, versioned};
 use super::{Caller, Shared, blocking};
 use crate::authorize::manage::Subject;
 use crate::key::{AccountId, KeyId, UserId};
+use crate::ledger::{Ledger, Once};
 use crate::people::Role;
 use crate::ring::LiveAccount;
 
@@ -66,13 +66,16 @@ pub(super) async fn create_account(
     let by = caller.may(Subject::System)?.clone();
     let (once, cost, now) = (once(&caller, key.as_deref(), uri.path(), &bytes), manage.cost, by.now);
     let asked = once.clone();
-    let made = manage.make_once(asked, move |ledger, once| ledger.create_account(&input.name, cost, once, &by)).await?;
+    let make = move |ledger: &Ledger, once: Option<&Once>| {
+        let (account, pairs) = ledger.create_account(&input.name, cost, once, &by)?;
+        let tokens: Vec<_> = pairs.iter().map(|(key, mint)| shown(&key.id, mint)).collect();
+        Ok(((account, pairs, tokens.clone()), tokens))
+    };
+    let made = manage.make_once(asked, make).await?;
     let (id, is_replay) = match made {
-        Made::Now((account, pairs)) => {
-            let shown = pairs.iter().map(|(key, mint)| (key.id.to_string(), Zeroizing::new(mint.expose().to_owned())));
-            let shown: Vec<_> = shown.collect();
-            manage.recent.keep(once.as_ref(), shown.clone());
-            let keys = pairs.iter().zip(shown).map(|((key, _), (_, token))| KeyView::of(key, now).showing(Some(token)));
+        Made::Now((account, pairs, tokens)) => {
+            let keys =
+                pairs.iter().zip(tokens).map(|((key, _), (_, token))| KeyView::of(key, now).showing(Some(token)));
             let live = LiveAccount { account, version: 1 };
             let body = NewAccount { account: AccountView::of(&live), keys: keys.collect() };
             return Ok(created(&format!("/v1/accounts/{}", live.account.id), 1, false, body));
@@ -83,8 +86,8 @@ pub(super) async fn create_account(
     let mut keys = manage.ledger().ring().keys_of(&live.account.id);
     keys.sort_by_key(|live| (live.key.created_at, live.key.id));
     let of_then = keys.iter().filter(|key| key.key.created_at == live.account.created_at);
-    let shown = |id: KeyId| manage.recent.find(once.as_ref(), &id.to_string());
-    let keys = of_then.map(|live| KeyView::of(&live.key, now).showing(shown(live.key.id))).collect();
+    let token = |id: KeyId| manage.recent.find(once.as_ref(), &id.to_string());
+    let keys = of_then.map(|live| KeyView::of(&live.key, now).showing(token(live.key.id))).collect();
     let body = NewAccount { account: AccountView::of(&live), keys };
     Ok(created(&format!("/v1/accounts/{id}"), live.version, is_replay, body))
 }
@@ -103,7 +106,7 @@ pub(super) async fn list_accounts(
     let mut accounts = manage.ledger().ring().accounts();
     accounts.sort_by_key(|live| (live.account.created_at, live.account.id));
     if let Some(after) = &paging.after {
-        let after = find_account(&manage, after).map_err(|_| paging.no_such_place())?;
+        let after = find_account(&manage, after).map_err(|_| Paging::no_such_place())?;
         let place = (after.account.created_at, after.account.id);
         accounts.retain(|live| (live.account.created_at, live.account.id) > place);
     }

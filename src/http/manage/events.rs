@@ -53,7 +53,7 @@ impl EventFilter {
         let paging = Paging { after: self.after, limit: self.limit };
         let (most, ledger) = (paging.most()?, manage.ledger().clone());
         let after =
-            paging.after.as_deref().map(str::parse::<EventId>).transpose().map_err(|_| paging.no_such_place())?;
+            paging.after.as_deref().map(str::parse::<EventId>).transpose().map_err(|_| Paging::no_such_place())?;
         let mut events = blocking(move || read(&ledger, whose, after, self.order.into(), most + 1)).await?;
         let next = paging.cut(&mut events, |event| event.id.to_string())?;
         Ok(Json(Page { items: events, next }))

@@ -124,6 +124,7 @@ pub fn written(duration: SignedDuration) -> String {
 }
 
 /// Tells `"field": null` (take it away) from a field that is not there (leave it).
+#[expect(clippy::option_option, reason = "three things are told apart")]
 pub fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {

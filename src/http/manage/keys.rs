@@ -10,17 +10,17 @@ use axum::http::{Response, Uri};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use zeroize::Zeroizing;
 
 use super::accounts::find_account;
 use super::input::{Input, Params, RetryKey, Seen, duration, nullable};
-use super::once::{Made, once};
+use super::once::{Made, once, shown};
 use super::refusal::{Refusal, Refusals};
 use super::view::{KeyState, KeyView, Page, created, network, versioned};
 use super::{Caller, Manage, Shared, blocking};
 use crate::authorize::manage::Subject;
 use crate::authorize::{Call, Caller as Calling, RequestLine, Stated, Transport, authorize, credentials::Credentials};
 use crate::key::{EnvironmentId, Key, KeyError, KeyId, KeyUpdate, Kind, Mode, NewKey, Scope};
+use crate::ledger::{Ledger, Once};
 use crate::ring::LiveKey;
 use crate::trail::{By, Event, Happened};
 
@@ -58,7 +58,7 @@ impl Paging {
     }
 
     /// The refusal of an `after` that nothing has.
-    pub fn no_such_place(&self) -> Refusal {
+    pub fn no_such_place() -> Refusal {
         Refusal::invalid(Some("after"), "give the `next` of the page before")
     }
 }
@@ -87,6 +87,7 @@ pub struct CreateKey {
 }
 
 /// What to change of a key. What is not given stays; null takes away.
+#[expect(clippy::option_option, reason = "a field that is not there, null, and a value are three things")]
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpdateKey {
@@ -171,7 +172,7 @@ impl KeyFilter {
         keys.retain(|live| self.admits(&live.key, now));
         if let Some(after) = &self.after {
             let after = after.parse().ok().and_then(|id| manage.ledger().ring().key(&id));
-            let after = place(&*after.ok_or_else(|| paging.no_such_place())?);
+            let after = place(&*after.ok_or_else(Paging::no_such_place)?);
             keys.retain(|live| place(live) > after);
         }
         keys.sort_by_key(|live| place(live));
@@ -243,11 +244,13 @@ pub(super) async fn create_key(
     };
     let (once, cost, now) = (once(&caller, retry.as_deref(), uri.path(), &bytes), manage.cost, by.now);
     let asked = once.clone();
-    let made = manage.make_once(asked, move |ledger, once| ledger.create_key(&account, new, cost, once, &by)).await?;
-    match made {
-        Made::Now((key, mint)) => {
-            let token = Zeroizing::new(mint.expose().to_owned());
-            manage.recent.keep(once.as_ref(), [(key.id.to_string(), token.clone())]);
+    let make = move |ledger: &Ledger, once: Option<&Once>| {
+        let (key, mint) = ledger.create_key(&account, new, cost, once, &by)?;
+        let token = shown(&key.id, &mint);
+        Ok(((key, token.1.clone()), vec![token]))
+    };
+    match manage.make_once(asked, make).await? {
+        Made::Now((key, token)) => {
             let body = KeyView::of(&key, now).showing(Some(token));
             Ok(created(&format!("/v1/keys/{}", key.id), 1, false, body))
         }
@@ -463,13 +466,14 @@ pub(super) async fn rotate_key(
     let once = once(&caller, retry.as_deref(), uri.path(), &bytes);
     let (id, cost, by, asked) = (live.key.id, manage.cost, caller.by, once.clone());
     let now = by.now;
-    let made =
-        manage.make_once(asked, move |ledger, once| ledger.rotate_key(&id, seen, overlap, cost, once, &by)).await?;
+    let make = move |ledger: &Ledger, once: Option<&Once>| {
+        let (key, version, mint) = ledger.rotate_key(&id, seen, overlap, cost, once, &by)?;
+        let token = shown(&id, &mint);
+        Ok(((key, version, token.1.clone()), vec![token]))
+    };
     let location = format!("/v1/keys/{id}");
-    match made {
-        Made::Now((key, version, mint)) => {
-            let token = Zeroizing::new(mint.expose().to_owned());
-            manage.recent.keep(once.as_ref(), [(id.to_string(), token.clone())]);
+    match manage.make_once(asked, make).await? {
+        Made::Now((key, version, token)) => {
             Ok(created(&location, version, false, KeyView::of(&key, now).showing(Some(token))))
         }
         Made::Before(_) => {

@@ -43,7 +43,8 @@ pub struct Reported {
 #[derive(Serialize, ToSchema)]
 pub struct Outcome {
     /// `marked`, `known` (it was marked before), `public` (a publishable key, which harms nobody), or `not_ours`.
-    outcome: &'static str,
+    #[serde(rename = "outcome")]
+    became: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -52,7 +53,7 @@ pub struct Outcome {
 
 impl Outcome {
     fn not_ours() -> Self {
-        Self { outcome: "not_ours", key: None, user: None }
+        Self { became: "not_ours", key: None, user: None }
     }
 }
 
@@ -110,10 +111,10 @@ impl Manage {
         let (ledger, id, selector, by) = (self.ledger().clone(), live.key.id, token.selector, by.clone());
         let key = Some(id.to_string());
         if live.key.kind == Kind::Publishable {
-            return Ok(Outcome { outcome: "public", key, user: None });
+            return Ok(Outcome { became: "public", key, user: None });
         }
         let marked = blocking(move || ledger.expose(&id, &selector, Exposure::Kills, &how, &by)).await?;
-        Ok(Outcome { outcome: if marked { "marked" } else { "known" }, key, user: None })
+        Ok(Outcome { became: if marked { "marked" } else { "known" }, key, user: None })
     }
 
     async fn token_reported(&self, token: &UserToken<'_>, how: String, by: &By) -> Result<Outcome, Refusal> {
@@ -129,7 +130,7 @@ impl Manage {
         }
         let (ledger, id, selector, by) = (self.ledger().clone(), live.user.id, token.selector, by.clone());
         let marked = blocking(move || ledger.expose_token(&id, &selector, &how, &by)).await?;
-        Ok(Outcome { outcome: if marked { "marked" } else { "known" }, key: None, user: Some(id.to_string()) })
+        Ok(Outcome { became: if marked { "marked" } else { "known" }, key: None, user: Some(id.to_string()) })
     }
 
     async fn check(

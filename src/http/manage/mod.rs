@@ -1,8 +1,8 @@
 //! The management API: people and scripts see and change accounts, keys and people, as far as policies let them.
 //!
 //! A request passes one layer before its handler. The layer finds out who calls, finds the operation by method and
-//! path in the schema's `@http` annotations, and hands the handler a [`Caller`]. The handler finds what the operation
-//! is about and asks [`Caller::may`]; a handler that answers without having asked is a fault, and its answer is
+//! path in the schema's `@http` annotations, and hands the handler a `Caller`. The handler finds what the operation
+//! is about and asks `Caller::may`; a handler that answers without having asked is a fault, and its answer is
 //! withheld. Nothing is decided here: the answer is the policies'.
 
 mod accounts;
@@ -131,7 +131,14 @@ impl Manage {
             None => Actor::Anonymous,
         };
         let by = By { actor, address: Some(peer), request_id: Some(id.as_str().into()), now };
-        Ok(Caller { user, operation, revision, by, has_asked: Arc::default() })
+        let caller = Caller { user, operation, revision, by, has_asked: Arc::default() };
+        // Whoever has no token is told so before anything else, whatever the request looks like.
+        if caller.user.is_none()
+            && !matches!(caller.asked(&caller.operation, Subject::System), Evaluation::Permitted(_))
+        {
+            return Err(Caller::without_token());
+        }
+        Ok(caller)
     }
 }
 
@@ -181,9 +188,7 @@ impl Caller {
         self.has_asked.store(true, Ordering::Relaxed);
         match self.asked(&self.operation, subject) {
             Evaluation::Permitted(_) => Ok(&self.by),
-            Evaluation::Denied { .. } if self.user.is_none() => {
-                Err(unauthenticated("credentials_missing", "give a token: `Authorization: Bearer kw_…`"))
-            }
+            Evaluation::Denied { .. } if self.user.is_none() => Err(Self::without_token()),
             Evaluation::Denied { .. } => {
                 let detail = format!("no policy lets you do this ({})", self.operation.name);
                 Err(Refusal::new(StatusCode::FORBIDDEN, "policy_denied", detail))
@@ -200,6 +205,10 @@ impl Caller {
     fn could(&self, operation: &str, subject: Subject<'_>) -> bool {
         let operation = self.revision.management().named(operation);
         operation.is_some_and(|operation| matches!(self.asked(operation, subject), Evaluation::Permitted(_)))
+    }
+
+    fn without_token() -> Refusal {
+        unauthenticated("credentials_missing", "give a token: `Authorization: Bearer kw_…`")
     }
 
     fn asked(&self, operation: &Operation, subject: Subject<'_>) -> Evaluation {

@@ -5,43 +5,66 @@
 //! token, and rotating the key gives a new one.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use sha2::{Digest, Sha256};
+use tokio::sync::OwnedMutexGuard;
 use zeroize::Zeroizing;
 
 use super::refusal::Refusal;
 use super::{Caller, Manage};
-use crate::ledger::{LedgerError, Once};
+use crate::key::Mint;
+use crate::ledger::{Done, Ledger, LedgerError, Once};
 
 /// How long tokens are kept for whoever asks again.
-const KEPT: Duration = Duration::from_secs(600);
+const KEPT: Duration = Duration::from_mins(10);
 /// Creations whose tokens are kept.
 const MOST: usize = 1_024;
 
 /// A token and the id of what it proves.
 pub(super) type Shown = (String, Zeroizing<String>);
 
+/// Requests under the same key that arrive together go one by one: the second is answered from what the first kept.
+const LANES: usize = 64;
+
 /// Tokens of what was made a moment ago.
-#[derive(Default)]
-pub(super) struct Recent(Mutex<HashMap<[u8; 32], (Instant, Vec<Shown>)>>);
+pub(super) struct Recent {
+    kept: Mutex<HashMap<[u8; 32], Showing>>,
+    /// Which of these a request holds is said by its digest.
+    lanes: [Arc<tokio::sync::Mutex<()>>; LANES],
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self { kept: Mutex::default(), lanes: std::array::from_fn(|_| Arc::default()) }
+    }
+}
+
+/// When, and what was shown.
+type Showing = (Instant, Vec<Shown>);
 
 impl Recent {
     /// Keeps the tokens of a creation.
-    pub fn keep(&self, once: Option<&Once>, tokens: impl IntoIterator<Item = Shown>) {
-        let Some(once) = once else { return };
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn keep(&self, once: &Once, tokens: Vec<Shown>) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.retain(|_, (at, _)| at.elapsed() < KEPT);
         if kept.len() < MOST {
-            kept.insert(once.name, (Instant::now(), tokens.into_iter().collect()));
+            kept.insert(once.name, (Instant::now(), tokens));
         }
+    }
+
+    /// Waits for whoever asks under the same key.
+    async fn alone(&self, once: &Once) -> Option<OwnedMutexGuard<()>> {
+        let [first, ..] = once.name;
+        let lane = self.lanes.get(usize::from(first) % LANES)?;
+        Some(Arc::clone(lane).lock_owned().await)
     }
 
     /// The token that a creation showed for this id.
     pub fn find(&self, once: Option<&Once>, id: &str) -> Option<Zeroizing<String>> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let (at, tokens) = kept.get(&once?.name)?;
         let found = tokens.iter().find(|(of, _)| of == id).filter(|_| at.elapsed() < KEPT);
         found.map(|(_, token)| token.clone())
@@ -70,35 +93,42 @@ pub(super) fn once(caller: &Caller, key: Option<&str>, path: &str, body: &[u8]) 
     Some(Once { name, asked: digest(&[path.as_bytes(), body]) })
 }
 
+/// What is shown of a token that was just made.
+pub(super) fn shown(id: &impl ToString, mint: &Mint) -> Shown {
+    (id.to_string(), Zeroizing::new(mint.expose().to_owned()))
+}
+
 impl Manage {
-    /// Makes something, unless it was made before under the same key.
+    /// Makes something, unless it was made before under the same key. `make` returns it with the tokens to keep.
+    ///
+    /// What was begun is finished, and its tokens are kept, also when the client has gone: it will ask again.
     pub(super) async fn make_once<T: Send + 'static>(
-        &self,
+        self: &Arc<Self>,
         once: Option<Once>,
-        make: impl FnOnce(&crate::ledger::Ledger, Option<&Once>) -> Result<T, LedgerError> + Send + 'static,
+        make: impl FnOnce(&Ledger, Option<&Once>) -> Result<(T, Vec<Shown>), LedgerError> + Send + 'static,
     ) -> Result<Made<T>, Refusal> {
         let ledger = self.ledger().clone();
+        let Some(once) = once else {
+            return super::blocking(move || make(&ledger, None)).await.map(|(made, _)| Made::Now(made));
+        };
+        let (alone, this) = (self.recent.alone(&once).await, Arc::clone(self));
         let work = move || {
-            let Some(once) = once else { return make(&ledger, None).map(|made| Ok(Made::Now(made))) };
-            let before = |done: crate::ledger::Done| {
-                if done.is_of(&once) {
-                    return Ok(Made::Before(done.made.into()));
-                }
-                let detail = "this Idempotency-Key was used for another request; take a new one";
-                Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", detail))
-            };
+            let _alone = alone;
             if let Some(done) = ledger.done_before(&once)? {
-                return Ok(before(done));
+                return Ok(before(done, &once));
             }
-            match make(&ledger, Some(&once)) {
-                // Somebody sent the same at the same time, and was first.
-                Err(LedgerError::DoneBefore) => match ledger.done_before(&once)? {
-                    Some(done) => Ok(before(done)),
-                    None => Err(LedgerError::Contended),
-                },
-                made => made.map(|made| Ok(Made::Now(made))),
-            }
+            let (made, tokens) = make(&ledger, Some(&once))?;
+            this.recent.keep(&once, tokens);
+            Ok(Ok(Made::Now(made)))
         };
         super::blocking(work).await?
     }
+}
+
+fn before<T>(done: Done, once: &Once) -> Result<Made<T>, Refusal> {
+    if done.is_of(once) {
+        return Ok(Made::Before(done.made.into()));
+    }
+    let detail = "this Idempotency-Key was used for another request; take a new one";
+    Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", detail))
 }

@@ -15,14 +15,14 @@ use zeroize::Zeroizing;
 
 use super::input::{Input, Params, RetryKey, Seen};
 use super::keys::Paging;
-use super::once::{Made, once};
+use super::once::{Made, once, shown};
 use super::refusal::{Refusal, Refusals};
 use super::view::{Page, TokenView, UserView, created, versioned};
 use super::{Caller, Manage, Shared, blocking, unauthenticated};
 use crate::authorize::manage::Subject;
 use crate::directory::LiveUser;
 use crate::key::{AccountId, ApiTokenId, Glance, HashError, Secret, Status, UserId, UserToken};
-use crate::ledger::{LedgerError, SIGNED_IN};
+use crate::ledger::{Ledger, Once, SIGNED_IN};
 use crate::people::{Email, NewUser, Password, PasswordHash, RetryAfter, Role, User, verify};
 use crate::trail::{Actor, By, Event, Happened};
 
@@ -234,7 +234,7 @@ pub(super) async fn create_user(
     caller: Caller,
     RetryKey(retry): RetryKey,
     uri: Uri,
-    Input(input, bytes): Input<CreateUser>,
+    Input(input, _): Input<CreateUser>,
 ) -> Result<Response<Body>, Refusal> {
     let by = caller.may(Subject::System)?.clone();
     let role = |(account, role): (String, Role)| {
@@ -248,8 +248,11 @@ pub(super) async fn create_user(
         None => None,
     };
     let new = NewUser { email: input.email, name: input.name, operator: input.operator, roles };
-    let once = once(&caller, retry.as_deref(), uri.path(), &bytes);
-    let made = manage.make_once(once, move |ledger, once| ledger.create_user(new, password, once, &by)).await?;
+    // Without the password, of which the store is to keep nothing but its slow hash.
+    let asked = format!("{:?}", (&new.email, &new.name, new.operator, &new.roles));
+    let once = once(&caller, retry.as_deref(), uri.path(), asked.as_bytes());
+    let make = move |ledger: &Ledger, once: Option<&Once>| Ok((ledger.create_user(new, password, once, &by)?, vec![]));
+    let made = manage.make_once(once, make).await?;
     let (live, is_replay) = match made {
         Made::Now(live) => (live, false),
         Made::Before(id) => (find(&manage, &id)?, true),
@@ -270,7 +273,7 @@ pub(super) async fn list_users(
     caller.may(Subject::System)?;
     let mut users = manage.ledger().people().all();
     if let Some(after) = &paging.after {
-        let after = find(&manage, after).map_err(|_| paging.no_such_place())?;
+        let after = find(&manage, after).map_err(|_| Paging::no_such_place())?;
         let place = (after.user.created_at, after.user.id);
         users.retain(|live| (live.user.created_at, live.user.id) > place);
     }
@@ -411,16 +414,14 @@ pub(super) async fn create_token(
     let live = seen_user(&manage, &caller, &user)?;
     let once = once(&caller, retry.as_deref(), uri.path(), &bytes);
     let (id, cost, by, asked) = (live.user.id, manage.cost, caller.by, once.clone());
-    let make = move |ledger: &crate::ledger::Ledger, once: Option<&crate::ledger::Once>| {
-        ledger.create_token(&id, &input.name, input.expires_at, cost, once, &by)
+    let make = move |ledger: &Ledger, once: Option<&Once>| {
+        let (token, mint) = ledger.create_token(&id, &input.name, input.expires_at, cost, once, &by)?;
+        let shown = shown(&token.id, &mint);
+        Ok(((token, shown.1.clone()), vec![shown]))
     };
     let location = format!("/v1/users/{id}");
     match manage.make_once(asked, make).await? {
-        Made::Now((token, mint)) => {
-            let shown = Zeroizing::new(mint.expose().to_owned());
-            manage.recent.keep(once.as_ref(), [(token.id.to_string(), shown.clone())]);
-            Ok(created(&location, 1, false, TokenView::of(&token).showing(Some(shown))))
-        }
+        Made::Now((token, shown)) => Ok(created(&location, 1, false, TokenView::of(&token).showing(Some(shown)))),
         Made::Before(made) => {
             let live = find(&manage, &id.to_string())?;
             let token = live.user.tokens.iter().find(|token| token.id.to_string() == made);
@@ -448,6 +449,6 @@ pub(super) async fn delete_token(
     let live = seen_user(&manage, &caller, &user)?;
     let token: ApiTokenId = token.parse().map_err(|_| Refusal::not_found("token"))?;
     let (ledger, id, by) = (manage.ledger().clone(), live.user.id, caller.by);
-    let had = blocking(move || Ok::<_, LedgerError>(ledger.delete_token(&id, &token, &by)?)).await?;
+    let had = blocking(move || ledger.delete_token(&id, &token, &by)).await?;
     if had { Ok(StatusCode::NO_CONTENT.into_response()) } else { Err(Refusal::not_found("token")) }
 }
