@@ -17,6 +17,7 @@ mod fuzz;
 mod harness;
 mod manage;
 mod nginx;
+mod openapi;
 mod reload;
 mod requests;
 mod secrets;

@@ -25,7 +25,8 @@ use crate::ring::LiveAccount;
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateAccount {
-    /// 1 to 200 characters.
+    /// 1 to 200 characters, none of them a control character.
+    #[schema(min_length = 1, max_length = 200)]
     name: String,
 }
 
@@ -33,7 +34,8 @@ pub struct CreateAccount {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RenameAccount {
-    /// 1 to 200 characters.
+    /// 1 to 200 characters, none of them a control character.
+    #[schema(min_length = 1, max_length = 200)]
     name: String,
 }
 

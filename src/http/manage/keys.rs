@@ -69,15 +69,18 @@ impl Paging {
 pub struct CreateKey {
     kind: Kind,
     mode: Mode,
-    /// 1 to 200 characters.
+    /// 1 to 200 characters, none of them a control character.
+    #[schema(min_length = 1, max_length = 200)]
     name: String,
     /// What a restricted key is granted: at least one for that kind, none for the others.
     #[serde(default)]
     scopes: Vec<String>,
     /// Networks or addresses that it may be used from, at most 100; none means anywhere.
     #[serde(default)]
+    #[schema(max_items = 100)]
     addresses: Vec<String>,
     /// Up to 1,000 characters.
+    #[schema(max_length = 1000)]
     note: Option<String>,
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Timestamp>,
@@ -91,15 +94,17 @@ pub struct CreateKey {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpdateKey {
-    /// 1 to 200 characters.
+    /// 1 to 200 characters, none of them a control character.
+    #[schema(min_length = 1, max_length = 200)]
     name: Option<String>,
     /// Up to 1,000 characters.
     #[serde(default, deserialize_with = "nullable")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, max_length = 1000)]
     note: Option<Option<String>>,
     /// What a restricted key is granted.
     scopes: Option<Vec<String>>,
     /// Networks or addresses that it may be used from, at most 100; none means anywhere.
+    #[schema(max_items = 100)]
     addresses: Option<Vec<String>>,
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -115,6 +120,7 @@ pub struct UpdateKey {
 #[serde(deny_unknown_fields)]
 pub struct RevokeKey {
     /// Up to 1,000 characters.
+    #[schema(max_length = 1000)]
     reason: Option<String>,
 }
 

@@ -54,8 +54,10 @@ pub struct SignedIn {
 #[serde(deny_unknown_fields)]
 pub struct CreateUser {
     /// What they sign in with: 3 to 254 visible ASCII characters with one `@`.
+    #[schema(min_length = 3, max_length = 254, pattern = "^[!-?A-~]+@[!-?A-~]+$")]
     email: String,
-    /// 1 to 200 characters.
+    /// 1 to 200 characters, none of them a control character.
+    #[schema(min_length = 1, max_length = 200)]
     name: String,
     /// Whether they run this installation.
     #[serde(default)]
@@ -64,7 +66,7 @@ pub struct CreateUser {
     #[serde(default)]
     roles: BTreeMap<String, Role>,
     /// 12 to 128 characters. Without one, they have tokens alone.
-    #[schema(format = Password, value_type = Option<String>)]
+    #[schema(format = Password, value_type = Option<String>, min_length = 12, max_length = 128)]
     password: Option<Zeroizing<String>>,
 }
 
@@ -84,7 +86,7 @@ pub struct UpdateUser {
 #[serde(deny_unknown_fields)]
 pub struct SetPassword {
     /// 12 to 128 characters.
-    #[schema(format = Password, value_type = String)]
+    #[schema(format = Password, value_type = String, min_length = 12, max_length = 128)]
     password: Zeroizing<String>,
     /// The password so far: needed to change one's own, where there is one.
     #[schema(format = Password, value_type = Option<String>)]
@@ -95,7 +97,8 @@ pub struct SetPassword {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateToken {
-    /// 1 to 200 characters.
+    /// 1 to 200 characters, none of them a control character.
+    #[schema(min_length = 1, max_length = 200)]
     name: String,
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Timestamp>,
