@@ -7,11 +7,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use keyward::key::{Ceiling, Cost, Kind, Mode, NewKey, Secret, Token};
-use keyward::ledger::Ledger;
-use keyward::store::SledStore;
-use keyward::trail::By;
+use keyward::ledger::{About, Ledger};
+use keyward::store::{Order, SledStore};
+use keyward::trail::{By, Happened};
 use serde_json::json;
 
 use crate::harness::{Serve, client, configure, keyward};
@@ -41,9 +41,13 @@ fn creates_keys_until_it_is_killed_when_it_is_told_a_store() {
             let (ledger, account) = (&ledger, &account);
             scope.spawn(move || {
                 for number in (writer..KEYS).step_by(WRITERS) {
-                    let (_, mint) = ledger
-                        .create_key(account, new_key(number), COST, None, &By::console(Timestamp::now()))
-                        .unwrap();
+                    let by = By::console(Timestamp::now());
+                    let (key, mint) = ledger.create_key(account, new_key(number), COST, None, &by).unwrap();
+                    // Some have a second change behind them; the secret that is reported works on beside the new one.
+                    if number % 3 == 0 {
+                        let overlap = SignedDuration::from_hours(24);
+                        ledger.rotate_key(&key.id, None, overlap, COST, None, &by).unwrap();
+                    }
                     // Straight to the pipe: the harness would keep what is printed.
                     writeln!(std::io::stderr(), "created {}", mint.expose()).unwrap();
                 }
@@ -81,6 +85,15 @@ async fn each_key_that_was_reported_as_created_works_after_kill_9() {
         let ledger = open(&path);
         for token in &created[before..] {
             assert!(works(&ledger, token), "round {round}: a key that was reported as created does not work");
+        }
+        // Each change of a key is an event, and there is no event without its change: the last round's keys are enough.
+        let mut keys = ledger.ring().keys();
+        keys.sort_by_key(|live| std::cmp::Reverse(live.key.created_at));
+        for live in keys.iter().take(2 * KEYS) {
+            let events = ledger.events(About::Key(&live.key.id), None, Order::Ascending, 10).unwrap();
+            assert_eq!(events.len() as u64, live.version, "round {round}: {live:?}");
+            let rotated = events.iter().filter(|(_, event)| event.happened == Happened::KeyRotated).count();
+            assert_eq!(rotated, usize::from(live.key.retiring.is_some()), "round {round}: {live:?}");
         }
     }
     // Once more, all of them, as a daemon decides: none was lost to a later kill.
