@@ -19,6 +19,7 @@ mod manage;
 mod nginx;
 mod reload;
 mod requests;
+mod scan;
 mod secrets;
 mod security;
 mod shutdown;
