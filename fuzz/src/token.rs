@@ -1,6 +1,7 @@
-//! Tokens: exactly the texts that the form describes are read, and each renders back to its bytes.
+//! Tokens: exactly the texts that the form describes are read, each renders back to its bytes, and each is found
+//! wherever it stands.
 
-use keyward::key::{Kind, Mint, Mode, Secret, Token, UserToken, masked};
+use keyward::key::{Found, Kind, Mint, Mode, Secret, Token, UserToken, find_tokens, masked};
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 /// Characters in front of the checksum.
@@ -9,13 +10,14 @@ const BODY: usize = Token::LENGTH - 6;
 const USER_BODY: usize = UserToken::LENGTH - 6;
 
 /// Reads the input as a token, then the same with a checksum that fits, which no mutation would hit upon, and
-/// hides a token that stands in the midst of the input.
+/// finds and hides a token that stands in the midst of the input.
 pub fn check(data: &[u8]) {
     reads_as_the_form_says(data);
     for length in [BODY, USER_BODY] {
         let body = &data[..data.len().min(length)];
         reads_as_the_form_says(&[body, &checksum(body)].concat());
     }
+    finds_a_token(data);
     if let Ok(text) = std::str::from_utf8(data) {
         hides_a_token(text);
     }
@@ -75,5 +77,25 @@ fn hides_a_token(text: &str) {
         let secret = &mint.expose()[24..mint.expose().len() - 6];
         assert!(!shown.contains(secret), "{shown:?}");
         assert_eq!(masked(&shown), shown, "what is masked stays as it is");
+    }
+}
+
+fn finds_a_token(data: &[u8]) {
+    let (before, after) = data.split_at(data.len() / 2);
+    for mint in [Mint::new(Kind::Secret, Mode::Live), Mint::for_user()].map(Result::unwrap) {
+        let text = [before, mint.expose().as_bytes(), after].concat();
+        let found: Vec<_> = find_tokens(&text).map(|(range, _)| range).collect();
+        let is_token = |start: usize| {
+            let ends = [Token::LENGTH, UserToken::LENGTH].map(|length| start + length);
+            ends.into_iter().find_map(|end| {
+                let text = text.get(start..end)?;
+                (is_token(text) || is_user_token(text)).then_some(start..end)
+            })
+        };
+        assert_eq!(found, (0..text.len()).filter_map(is_token).collect::<Vec<_>>());
+        assert!(found.contains(&(before.len()..before.len() + mint.expose().len())));
+        for (_, found) in find_tokens(&text) {
+            assert!(found.to_string().len() < Found::LONGEST / 3, "{found}");
+        }
     }
 }

@@ -2,9 +2,11 @@
 //!
 //! Exit codes: 0 done; 1 failed, with the reason on standard error; 2 the command line was not
 //! understood; 64 the configuration was not understood (`EX_USAGE` of sysexits.h), before anything was opened.
+//! Of `scan`: 0 all was read, and no token is in it; 1 a token was found, or something could not be read.
 
 mod offline;
 mod run;
+mod scan;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -46,6 +48,7 @@ enum Command {
     /// Look at policies
     #[command(subcommand)]
     Policy(Policy),
+    Scan(scan::Scan),
     /// Check a bundle given on standard input: what the daemon starts to look at new files
     #[command(name = vet::COMMAND, hide = true)]
     Vet,
@@ -229,6 +232,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Keys(Keys::Show { key, configuration }) => offline::show_key(&configuration, &key),
         Command::Keys(Keys::Revoke { key, configuration }) => offline::revoke_key(&configuration, &key),
         Command::Policy(Policy::Check { configuration }) => offline::check_policies(&configuration),
+        Command::Scan(given) => scan::scan(&given),
         Command::Vet => return offline::vet(),
     };
     match done {

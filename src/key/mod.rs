@@ -9,6 +9,7 @@
 
 mod account;
 mod change;
+mod found;
 mod id;
 mod record;
 mod secret;
@@ -16,6 +17,7 @@ mod token;
 
 pub use account::Account;
 pub use change::{Extras, KeyUpdate, LONGEST_OVERLAP, Revocation};
+pub use found::{Found, find_tokens};
 pub use id::{AccountId, ApiTokenId, EnvironmentId, IdError, KeyId, Selector, UserId};
 pub(crate) use record::is_presentable;
 pub use record::{Key, KeyError, Kind, Mode, NewKey, Retiring, Scope, State, Status, StoredSecret, UnknownWord};

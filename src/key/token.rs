@@ -18,6 +18,17 @@ use super::{Kind, Mode, Secret, Selector};
 
 const HEAD: usize = "sk_live_".len();
 const USER_HEAD: &str = "kw_";
+/// How a token of any kind begins.
+const HEADS: [&str; 7] = ["pk_live_", "pk_test_", "sk_live_", "sk_test_", "rk_live_", "rk_test_", USER_HEAD];
+/// Where in each head its first underscore stands: what tokens in other text are found by.
+pub(super) const UNDERSCORE: usize = 2;
+const _: () = {
+    let mut heads: &[&str] = &HEADS;
+    while let [head, more @ ..] = heads {
+        assert!(matches!(head.as_bytes(), [a, b, b'_', ..] if *a != b'_' && *b != b'_'));
+        heads = more;
+    }
+};
 const SELECTOR: usize = 16;
 const SECRET: usize = 32;
 const CHECKSUM: usize = 6;
@@ -130,7 +141,6 @@ impl<'a> From<&UserToken<'a>> for Presented<'a> {
 /// caller sent. Whatever looks like the beginning of a token is cut, well-formed or not, and so is a run of
 /// characters that could be a token whose prefix was written in another way, percent-encoded for example.
 pub fn masked(text: &str) -> Cow<'_, str> {
-    const PREFIXES: [&str; 7] = ["pk_live_", "pk_test_", "sk_live_", "sk_test_", "rk_live_", "rk_test_", USER_HEAD];
     let mut out = String::new();
     let mut is_cut = false;
     let mut before = 0;
@@ -139,7 +149,7 @@ pub fn masked(text: &str) -> Cow<'_, str> {
         let (run, end) = piece.split_at(run);
         // Digests and the ids of traces are hexadecimal; a token is not.
         let could_be = || run.len() >= SELECTOR + SECRET && !run.bytes().all(|character| character.is_ascii_hexdigit());
-        let has_prefix = || PREFIXES.iter().any(|prefix| text.get(..before).is_some_and(|text| text.ends_with(prefix)));
+        let has_prefix = || HEADS.iter().any(|prefix| text.get(..before).is_some_and(|text| text.ends_with(prefix)));
         if !run.is_empty() && (has_prefix() || could_be()) {
             out.push('…');
             is_cut = true;

@@ -20,6 +20,7 @@ mod nginx;
 mod openapi;
 mod reload;
 mod requests;
+mod scan;
 mod secrets;
 mod security;
 mod shutdown;
