@@ -373,6 +373,10 @@ mod tests {
             self.0.page(table, prefix, after, order, most)
         }
 
+        fn snapshot(&self, each: &mut dyn FnMut(&str, Row) -> bool) -> Result<u64, StoreError> {
+            self.0.snapshot(each)
+        }
+
         fn commit(&self, _: &Batch) -> Result<Committed, CommitError> {
             let reason = "no space left on device".into();
             Err(StoreError::Io { path: "store".into(), doing: "written", reason }.into())

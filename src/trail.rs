@@ -11,7 +11,7 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::key::{AccountId, KeyId, UserId};
+use crate::key::{AccountId, KeyId, UserId, masked};
 use crate::store::{Batch, Place, Table};
 
 /// What happened.
@@ -234,8 +234,9 @@ impl Event {
 
     /// The same event, with something more to say.
     #[must_use]
-    pub fn with(mut self, name: &str, value: impl Into<Box<str>>) -> Self {
-        self.detail.insert(name.into(), value.into());
+    pub fn with(mut self, name: &str, value: impl AsRef<str>) -> Self {
+        // People write reasons, and paste tokens into them.
+        self.detail.insert(name.into(), masked(value.as_ref()).into());
         self
     }
 
@@ -313,6 +314,13 @@ mod tests {
         for text in ["evt_", "evt_+0000000000000010000", "evt_00000000000000010000x", "key_0000000000000000"] {
             assert_eq!(text.parse::<EventId>(), Err(NotAnEventId), "{text}");
         }
+    }
+
+    #[test]
+    fn what_looks_like_a_token_is_not_told() {
+        let by = By::console(Timestamp::UNIX_EPOCH);
+        let event = Event::new(Happened::KeyRevoked, &by).with("reason", "found kw_abcdefgh in a log");
+        assert_eq!(event.detail["reason"].as_ref(), "found kw_… in a log");
     }
 
     #[test]

@@ -45,6 +45,8 @@ enum Command {
     /// Create, list, show and revoke keys, while the daemon is stopped
     #[command(subcommand)]
     Keys(Keys),
+    /// Make the store of a new installation from a backup, which a daemon gives at GET /v1/backup
+    Restore(Restore),
     /// Look at policies
     #[command(subcommand)]
     Policy(Policy),
@@ -115,6 +117,15 @@ struct Init {
     /// The first operator's e-mail address
     #[arg(long, value_name = "EMAIL", default_value = "operator@localhost")]
     operator: String,
+}
+
+#[derive(Args)]
+struct Restore {
+    /// The backup; `-` is standard input
+    #[arg(value_name = "FILE")]
+    backup: PathBuf,
+    #[command(flatten)]
+    configuration: Configuration,
 }
 
 #[derive(Subcommand)]
@@ -231,6 +242,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Keys(Keys::List { account, configuration }) => offline::list_keys(&configuration, account.as_deref()),
         Command::Keys(Keys::Show { key, configuration }) => offline::show_key(&configuration, &key),
         Command::Keys(Keys::Revoke { key, configuration }) => offline::revoke_key(&configuration, &key),
+        Command::Restore(Restore { backup, configuration }) => offline::restore(&configuration, &backup),
         Command::Policy(Policy::Check { configuration }) => offline::check_policies(&configuration),
         Command::Scan(given) => scan::scan(&given),
         Command::Vet => return offline::vet(),

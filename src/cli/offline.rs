@@ -19,7 +19,7 @@ use crate::ledger::Ledger;
 use crate::people::{Email, NewUser};
 use crate::policy::{Bundle, Revision};
 use crate::shipped;
-use crate::store::SledStore;
+use crate::store::{SledStore, backup};
 use crate::trail::By;
 
 fn say(text: &str) -> Result<(), Failure> {
@@ -72,6 +72,19 @@ pub(super) fn init(folder: &Path, operator: &str) -> Result<(), Failure> {
         folder.join("schemas").display(),
         folder.join("policies").display(),
     )))
+}
+
+/// Makes the configured store of a backup.
+pub(super) fn restore(configuration: &Configuration, file: &Path) -> Result<(), Failure> {
+    let config = configuration.load(vec![])?;
+    let at = |error: io::Error| failure(format!("{}: {error}", file.display()));
+    let mut backup: Box<dyn io::BufRead> = if file.as_os_str() == "-" {
+        Box::new(io::stdin().lock())
+    } else {
+        Box::new(io::BufReader::new(fs::File::open(file).map_err(at)?))
+    };
+    let rows = backup::restore(&mut backup, &config.data_dir)?;
+    say(&format!("{} is restored, {rows} rows\n", config.data_dir.display()))
 }
 
 fn open(config: &Config) -> Result<Ledger, Failure> {

@@ -3,6 +3,7 @@
 //! A store knows bytes, versions and preconditions. It knows nothing of keys and accounts, so that sled on
 //! one machine and etcd for a fleet look alike to the [`ledger`](crate::ledger). Calls block on the disk.
 
+pub mod backup;
 #[cfg(test)]
 mod examples;
 mod opening;
@@ -315,6 +316,13 @@ pub trait Store: Send + Sync + 'static {
         order: Order,
         most: usize,
     ) -> Result<Vec<Row>, StoreError>;
+
+    /// Every row of every table, as they are at one moment, with the name of their table; the number of the last commit
+    /// among them. Commits wait until `each` has seen all, or has said that it wants no more by returning false.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn snapshot(&self, each: &mut dyn FnMut(&str, Row) -> bool) -> Result<u64, StoreError>;
 
     /// Checks every precondition and makes every change, at one moment, and returns when they are on disk.
     ///

@@ -21,6 +21,8 @@ use super::StoreError;
 
 /// The newest format of stores and rows that is understood.
 pub(super) const FORMAT: u8 = 1;
+/// The table of the store's own rows.
+pub(super) const META: &str = "meta";
 /// The row that counts commits, written with each of them.
 pub(super) const COMMITS_ROW: &[u8] = b"meta\0commits";
 /// A row that every store has: a tree without it is not the one that was written.

@@ -16,7 +16,7 @@ use std::sync::{Mutex, PoisonError};
 
 use sled::{Db, IVec};
 
-use super::opening::{self, COMMITS_ROW, FORMAT, Seal, Witness};
+use super::opening::{self, COMMITS_ROW, FORMAT, META, Seal, Witness};
 use super::{Batch, Change, CommitError, Committed, Expect, Order, Place, Row, Store, StoreError, Table};
 
 /// Bytes before a row's value: its format and its version.
@@ -205,6 +205,26 @@ impl SledStore {
         Ok(())
     }
 
+    /// Writes rows back as a backup has them, versions and all. They are on disk after [`finish_restoring`](Self::finish_restoring).
+    pub(super) fn put_back(&self, rows: &[(String, Row)]) -> Result<(), StoreError> {
+        let mut writes = sled::Batch::default();
+        for (table, row) in rows {
+            let at = [table.as_bytes(), &[0], row.key.as_slice()].concat();
+            writes.insert(at, record(row.version, &row.value));
+        }
+        self.db.apply_batch(writes).map_err(|error| self.poison(&error))
+    }
+
+    /// Goes on counting commits where the backup left off, and returns when everything is on disk.
+    pub(super) fn finish_restoring(&self, number: u64) -> Result<(), StoreError> {
+        let mut commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        self.db.insert(COMMITS_ROW, &number.to_be_bytes()).map_err(|error| self.poison(&error))?;
+        *commits = number;
+        drop(commits);
+        // Not `number`: a backup may be of a store that counted less than this one has by now.
+        self.wait_for_disk(u64::MAX)
+    }
+
     fn refuse_poisoned(&self) -> Result<(), StoreError> {
         if self.poisoned.load(Ordering::Acquire) {
             return Err(StoreError::Poisoned { path: self.path.clone() });
@@ -270,6 +290,21 @@ impl Store for SledStore {
             page.push(self.row(key.get(table_length..).unwrap_or_default().to_vec(), &value)?);
         }
         Ok(page)
+    }
+
+    fn snapshot(&self, each: &mut dyn FnMut(&str, Row) -> bool) -> Result<u64, StoreError> {
+        let commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rows = self.db.iter();
+        while let Some((at, value)) = self.read(|| rows.next().transpose())? {
+            let name = at.iter().position(|byte| *byte == 0).and_then(|end| at.split_at_checked(end));
+            let named = name.and_then(|(table, key)| Some((std::str::from_utf8(table).ok()?, key.get(1..)?)));
+            let (table, key) = named.ok_or_else(|| self.unreadable(&"a row has no table"))?;
+            // The store's own rows: whoever restores makes them anew.
+            if table != META && !each(table, self.row(key.to_vec(), &value)?) {
+                break;
+            }
+        }
+        Ok(*commits)
     }
 
     fn commit(&self, batch: &Batch) -> Result<Committed, CommitError> {

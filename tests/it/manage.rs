@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
-use crate::harness::{Demo, PATIENCE, client};
+use crate::harness::{Demo, PATIENCE, Serve, client, configure, keyward};
 
 /// A person who calls the management API.
 #[derive(Clone)]
@@ -86,7 +86,7 @@ async fn reason(client: &Client, decision_url: &str, token: &str) -> String {
 
 /// Who may do each operation, to an account and a key of it in live mode: Operator, oWner, Developer, Viewer,
 /// Outsider (somebody without a role). In small letters: to a test key alone.
-const MAY: [(&str, &str); 33] = [
+const MAY: [(&str, &str); 34] = [
     ("createAccount", "O"),
     ("listAccounts", "OWDVX"),
     ("getAccount", "OWDV"),
@@ -120,6 +120,7 @@ const MAY: [(&str, &str); 33] = [
     ("setPassword", "O"),
     ("createToken", "O"),
     ("deleteToken", "O"),
+    ("backUp", "O"),
 ];
 
 fn body_of(operation: &str, mode: &str) -> Option<Value> {
@@ -176,7 +177,7 @@ async fn each_operation_is_refused_without_a_token_and_done_for_each_role_as_the
             }
         }
     }
-    assert!(tried.len() >= 33, "{tried:?}");
+    assert!(tried.len() == MAY.len(), "{tried:?}");
 }
 
 #[tokio::test]
@@ -507,4 +508,52 @@ async fn a_broken_management_policy_is_refused_and_one_without_policies_lets_nob
     demo.until_report(|report| report.to_string().contains("stop-calls")).await;
     assert_eq!(demo.reason("SK_LIVE", "/v1/resources").await, "policy_denied");
     assert_eq!(operator.status("GET", "/v1/users", None).await, 200);
+}
+
+#[tokio::test]
+async fn a_backup_taken_while_keys_are_made_and_used_is_an_installation_of_that_moment() {
+    let demo = Demo::start();
+    let operator = Person::operator(&demo);
+    let account = operator.account().await;
+    let before = operator.key(&account, "secret", "live").await;
+    let making = {
+        let (operator, account) = (operator.clone(), account.clone());
+        tokio::spawn(async move {
+            let mut made = Vec::new();
+            for _ in 0..100 {
+                made.push(operator.key(&account, "secret", "live").await);
+            }
+            made
+        })
+    };
+    let backup = operator.request("GET", "/v1/backup").send().await.unwrap().bytes().await.unwrap();
+    let made = making.await.unwrap();
+
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    assert_eq!(keyward(&["init", "."], folder.path()).0, 0);
+    std::fs::write(folder.path().join("backup.jsonl"), &backup).unwrap();
+    let (code, _, error) = keyward(&["restore", "backup.jsonl"], folder.path());
+    assert!(code == 1 && error.contains("is not empty"), "{error}");
+    std::fs::rename(folder.path().join("data"), folder.path().join("data-of-init")).unwrap();
+    let (code, said, error) = keyward(&["restore", "backup.jsonl"], folder.path());
+    assert!(code == 0 && said.contains("restored"), "{error}");
+    configure(folder.path(), &[]);
+    let serve = Serve::start_in(folder, vec![]);
+    let client = client();
+    assert_eq!(reason(&client, &serve.decision, &before.1).await, "allowed");
+    assert_eq!(reason(&client, &serve.decision, demo.get("PK_LIVE")).await, "allowed");
+    // Of those that were made meanwhile it has the first ones, and no other.
+    let mut is_there = Vec::new();
+    for (_, token) in &made {
+        is_there.push(reason(&client, &serve.decision, token).await == "allowed");
+    }
+    assert!(is_there.is_sorted_by(|a, b| a >= b), "{is_there:?}");
+    let people = Person { url: serve.admin.clone(), ..operator.clone() };
+    let restored = people.done("GET", "/v1/events?order=oldest&limit=1000", Value::Null).await;
+    let all = operator.done("GET", "/v1/events?order=oldest&limit=1000", Value::Null).await;
+    let (restored, all) = (restored["items"].as_array().unwrap(), all["items"].as_array().unwrap());
+    assert_eq!(restored[..], all[..restored.len()]);
+    let (next, _) = people.key(&account, "secret", "live").await;
+    let events = people.done("GET", "/v1/events?limit=1", Value::Null).await;
+    assert_eq!(events["items"][0]["key"], json!(next), "what happens now comes after what happened then");
 }

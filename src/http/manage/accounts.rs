@@ -205,13 +205,19 @@ pub(super) async fn list_members(
     Ok(Json(Page { items: members.collect(), next: None }))
 }
 
+/// Owners know each other's e-mail addresses rather than ids.
+fn member(manage: &super::Manage, named: &str) -> Result<UserId, Refusal> {
+    let by_email = || Some(manage.ledger().people().by_email(&named.parse().ok()?)?.user.id);
+    named.parse().ok().or_else(by_email).ok_or_else(|| Refusal::not_found("user"))
+}
+
 /// Give a person a role in an account, in place of the one that they had.
 #[utoipa::path(
     put, path = "/v1/accounts/{account}/members/{user}", tag = "accounts", operation_id = "setMember",
     request_body = SetMember,
     params(
         ("account" = String, Path, description = "`acct_…`"),
-        ("user" = String, Path, description = "`usr_…`")
+        ("user" = String, Path, description = "`usr_…`, or their e-mail address")
     ),
     responses((status = 200, body = Member), Refusals)
 )]
@@ -222,7 +228,7 @@ pub(super) async fn set_member(
     Input(input, _): Input<SetMember>,
 ) -> Result<Json<Member>, Refusal> {
     let live = seen_account(&manage, &caller, &account)?;
-    let id: UserId = user.parse().map_err(|_| Refusal::not_found("user"))?;
+    let id = member(&manage, &user)?;
     let (ledger, account, by) = (manage.ledger().clone(), live.account.id, caller.by);
     let user = blocking(move || ledger.grant(&id, account, Some(input.role), &by)).await?;
     let (email, name) = (user.user.email.as_str().to_owned(), user.user.name.to_string());
@@ -234,7 +240,7 @@ pub(super) async fn set_member(
     delete, path = "/v1/accounts/{account}/members/{user}", tag = "accounts", operation_id = "removeMember",
     params(
         ("account" = String, Path, description = "`acct_…`"),
-        ("user" = String, Path, description = "`usr_…`")
+        ("user" = String, Path, description = "`usr_…`, or their e-mail address")
     ),
     responses((status = 204), Refusals)
 )]
@@ -244,7 +250,7 @@ pub(super) async fn remove_member(
     Path((account, user)): Path<(String, String)>,
 ) -> Result<Response<Body>, Refusal> {
     let live = seen_account(&manage, &caller, &account)?;
-    let id: UserId = user.parse().map_err(|_| Refusal::not_found("user"))?;
+    let id = member(&manage, &user)?;
     let (ledger, account, by) = (manage.ledger().clone(), live.account.id, caller.by);
     blocking(move || ledger.grant(&id, account, None, &by)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())

@@ -6,6 +6,7 @@
 //! withheld. Nothing is decided here: the answer is the policies'.
 
 mod accounts;
+mod backup;
 mod events;
 mod input;
 mod keys;
@@ -70,7 +71,8 @@ type Shared = Arc<Manage>;
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     tags(
-        (name = "accounts"), (name = "keys"), (name = "events"), (name = "people"), (name = "session")
+        (name = "accounts"), (name = "keys"), (name = "events"), (name = "people"), (name = "session"),
+        (name = "installation")
     ),
     security(("token" = []))
 )]
@@ -115,7 +117,9 @@ impl Manage {
         id: &RequestId,
     ) -> Result<Caller, Refusal> {
         let revision = self.pdp.revision();
-        let Some(operation) = revision.management().operation(route.0.as_str(), route.1).cloned() else {
+        // What answers GET answers HEAD, without the body.
+        let method = if route.0 == Method::HEAD { Method::GET.as_str() } else { route.0.as_str() };
+        let Some(operation) = revision.management().operation(method, route.1).cloned() else {
             let detail = "the schema of the management API does not know this operation";
             return Err(Refusal::new(StatusCode::FORBIDDEN, "no_route", detail));
         };
@@ -164,6 +168,7 @@ fn operations() -> OpenApiRouter<Shared> {
         .routes(routes!(events::list_account_events))
         .routes(routes!(events::list_key_events))
         .routes(routes!(leaks::report_leaks))
+        .routes(routes!(backup::back_up_all))
         .routes(routes!(users::get_me))
         .routes(routes!(users::create_user, users::list_users))
         .routes(routes!(users::get_user, users::update_user, users::delete_user))

@@ -183,6 +183,7 @@ impl Manage {
             }
             _ => {
                 drop(attempt);
+                tracing::warn!(%source, request = by.request_id.as_deref(), "a sign-in failed");
                 Err(wrong())
             }
         }

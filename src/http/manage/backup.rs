@@ -1,0 +1,63 @@
+//! A backup of a running daemon.
+
+use std::io::{BufWriter, Read, Seek};
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::http::{HeaderValue, Response};
+use tokio::sync::mpsc;
+
+use super::refusal::{Refusal, Refusals};
+use super::{Caller, Shared};
+use crate::authorize::manage::Subject;
+use crate::store::backup::{BackupError, back_up};
+
+/// Bytes that are sent at a time.
+const CHUNK: usize = 64 * 1024;
+
+/// Everything that the store holds, as it is at one moment, for `keyward restore`. It holds hashes, and no secret.
+#[utoipa::path(
+    get, path = "/v1/backup", tag = "installation", operation_id = "backUp",
+    responses((status = 200, body = String, content_type = "application/jsonl"), Refusals)
+)]
+pub(super) async fn back_up_all(State(manage): State<Shared>, caller: Caller) -> Result<Response<Body>, Refusal> {
+    let now = caller.may(Subject::System)?.now;
+    let store = std::sync::Arc::clone(manage.ledger().store());
+    let spooled = tokio::task::spawn_blocking(move || {
+        // Changes wait while rows are read, and must not wait for whoever downloads them: a file without a name.
+        let mut file = tempfile::tempfile()?;
+        back_up(store.as_ref(), now, &mut BufWriter::new(&mut file))?;
+        file.rewind()?;
+        Ok::<_, BackupError>(file)
+    });
+    let mut file = match spooled.await {
+        Ok(Ok(file)) => file,
+        Ok(Err(error)) => return Err(Refusal::internal(&error)),
+        Err(error) => return Err(Refusal::internal(&error)),
+    };
+    let (sender, mut chunks) = mpsc::channel::<Result<Bytes, std::io::Error>>(2);
+    tokio::task::spawn_blocking(move || {
+        loop {
+            let mut chunk = vec![0; CHUNK];
+            let read = file.read(&mut chunk);
+            if matches!(read, Ok(0)) {
+                return;
+            }
+            let chunk = read.map(|length| {
+                chunk.truncate(length);
+                Bytes::from(chunk)
+            });
+            let is_over = chunk.is_err();
+            if sender.blocking_send(chunk).is_err() || is_over {
+                return;
+            }
+        }
+    });
+    let body = Body::from_stream(futures_util::stream::poll_fn(move |context| chunks.poll_recv(context)));
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/jsonl"));
+    let name = HeaderValue::from_static("attachment; filename=\"keyward-backup.jsonl\"");
+    response.headers_mut().insert(CONTENT_DISPOSITION, name);
+    Ok(response)
+}
