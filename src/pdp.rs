@@ -264,7 +264,7 @@ mod tests {
         let cases: [(&str, Change); 3] = [
             ("key_revoked", Key::revoke),
             ("key_disabled", |key| key.state = State::Disabled),
-            ("key_expired", |key| key.expires_at = Some(Timestamp::now())),
+            ("key_expired", |key| key.change_extras(|extras| extras.expires_at = Some(Timestamp::now()))),
         ];
         for (expected, change) in cases {
             let (_, keys) = pdp.ledger().create_account("Vexart", Cost::default(), None, &console()).unwrap();

@@ -71,7 +71,7 @@ fn lives(mut key: Key) {
         }
     }
     for address in ["192.0.2.7", "::ffff:192.0.2.7", "::1"] {
-        assert!(key.admits(address.parse().ok()) || !key.addresses.is_empty());
+        assert!(key.admits(address.parse().ok()) || !key.addresses().is_empty());
     }
     let selector = key.secret.selector;
     if key.compromise(&selector, Timestamp::MAX) {

@@ -61,7 +61,7 @@ fn the_state_of_a_key_is_said_before_anything_about_the_call() {
     type Change = fn(&mut Key);
     let cases: [(Change, &str); 6] = [
         (|_| {}, "allowed"),
-        (|key| key.expires_at = Some(now()), "key_expired"),
+        (|key| key.change_extras(|extras| extras.expires_at = Some(now())), "key_expired"),
         (|key| key.state = State::Disabled, "key_disabled"),
         (Key::revoke, "key_revoked"),
         (|key| key.secret.compromised_at = Some(now()), "key_compromised"),
@@ -108,7 +108,7 @@ fn a_key_over_plain_http_or_over_who_knows_what_is_refused_whatever_its_kind() {
 #[test]
 fn a_key_with_an_address_list_works_from_there_alone() {
     let mut key = key(Kind::Secret, Mode::Live, &[]);
-    key.addresses = ["192.0.2.0/24".parse().unwrap()].into();
+    key.change_extras(|extras| extras.addresses = ["192.0.2.0/24".parse().unwrap()].into());
     for (address, expected) in
         [(Some("192.0.2.9"), "allowed"), (Some("198.51.100.1"), "address_not_allowed"), (None, "address_not_allowed")]
     {

@@ -192,9 +192,9 @@ pub(super) fn show_key(configuration: &Configuration, id: &str) -> Result<(), Fa
     let joined = |parts: Vec<String>, none: &str| if parts.is_empty() { none.to_owned() } else { parts.join(" ") };
     let mut text = String::new();
     let scopes = joined(key.scopes.iter().map(ToString::to_string).collect(), "-");
-    let addresses = joined(key.addresses.iter().map(ToString::to_string).collect(), "anywhere");
-    let expires = key.expires_at.map_or_else(|| "never".to_owned(), minute);
-    let token = key.public_token.as_deref().unwrap_or("shown when it was made");
+    let addresses = joined(key.addresses().iter().map(ToString::to_string).collect(), "anywhere");
+    let expires = key.expires_at().map_or_else(|| "never".to_owned(), minute);
+    let token = key.public_token().unwrap_or("shown when it was made");
     for (name, value) in [
         ("key", key.id.to_string()),
         ("name", key.name.to_string()),

@@ -8,6 +8,7 @@ use super::{AccountId, EnvironmentId, KeyError, Mode};
 
 /// An account as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Account {
     /// Its identity.
     pub id: AccountId,

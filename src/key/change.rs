@@ -16,7 +16,17 @@ pub const LONGEST_INTERVAL: SignedDuration = SignedDuration::from_hours(10 * 366
 
 /// What few keys have: apart from the record, because there are many keys in memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Extras {
+    /// The first moment at which the key no longer works.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// Where it may be used from; empty means anywhere.
+    #[serde(default, skip_serializing_if = "<[IpNet]>::is_empty")]
+    pub addresses: Box<[IpNet]>,
+    /// The whole token of a publishable key, which is public and can be shown again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_token: Option<Box<str>>,
     /// What people noted about the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<Box<str>>,
@@ -59,8 +69,27 @@ pub struct KeyUpdate {
 }
 
 impl Key {
-    fn extras(&mut self) -> &mut Extras {
-        self.extras.get_or_insert_default()
+    /// Changes what few keys have.
+    pub(crate) fn change_extras(&mut self, change: impl FnOnce(&mut Extras)) {
+        change(self.extras.get_or_insert_default());
+        if self.extras.as_deref() == Some(&Extras::default()) {
+            self.extras = None;
+        }
+    }
+
+    /// The first moment at which it no longer works.
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        self.extras.as_ref()?.expires_at
+    }
+
+    /// Where it may be used from; empty means anywhere.
+    pub fn addresses(&self) -> &[IpNet] {
+        self.extras.as_ref().map(|extras| &*extras.addresses).unwrap_or_default()
+    }
+
+    /// The whole token of a publishable key, which is public and can be shown again.
+    pub fn public_token(&self) -> Option<&str> {
+        self.extras.as_ref()?.public_token.as_deref()
     }
 
     /// What people noted about it.
@@ -105,7 +134,7 @@ impl Key {
             if !note.as_deref().is_none_or(is_writable) {
                 return self.undo(before, KeyError::Note);
             }
-            self.extras().note = note.map(Into::into);
+            self.change_extras(|extras| extras.note = note.map(Into::into));
         }
         if let Some(mut scopes) = update.scopes {
             match (self.kind, scopes.is_empty()) {
@@ -124,29 +153,26 @@ impl Key {
             if addresses.len() > MOST_ADDRESSES {
                 return self.undo(before, KeyError::Addresses);
             }
-            self.addresses = addresses.into();
+            self.change_extras(|extras| extras.addresses = addresses.into());
         }
         if let Some(expires_at) = update.expires_at {
             if let Some(past) = expires_at.filter(|at| *at <= now) {
                 return self.undo(before, KeyError::ExpiresInThePast(past));
             }
-            self.expires_at = expires_at;
+            self.change_extras(|extras| extras.expires_at = expires_at);
         }
         if let Some(rotate_every) = update.rotate_every {
             match rotate_every.map(interval).transpose() {
-                Ok(seconds) => self.extras().rotate_every_secs = seconds,
+                Ok(seconds) => self.change_extras(|extras| extras.rotate_every_secs = seconds),
                 Err(error) => return self.undo(before, error),
             }
-        }
-        if self.extras.as_deref() == Some(&Extras::default()) {
-            self.extras = None;
         }
         let fields = [
             ("name", self.name != before.name),
             ("note", self.note() != before.note()),
             ("scopes", self.scopes != before.scopes),
-            ("addresses", self.addresses != before.addresses),
-            ("expires_at", self.expires_at != before.expires_at),
+            ("addresses", self.addresses() != before.addresses()),
+            ("expires_at", self.expires_at() != before.expires_at()),
             ("rotate_every", self.rotate_every() != before.rotate_every()),
         ];
         Ok(fields.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect())
@@ -186,7 +212,8 @@ impl Key {
             return Ok(false);
         }
         self.revoke();
-        self.extras().revoked = Some(Revocation { at: now, reason: reason.map(Into::into) });
+        let revocation = Revocation { at: now, reason: reason.map(Into::into) };
+        self.change_extras(|extras| extras.revoked = Some(revocation));
         Ok(true)
     }
 
@@ -207,7 +234,7 @@ impl Key {
     pub fn flag(&mut self, now: Timestamp) -> bool {
         let is_first = self.kind != Kind::Publishable && self.flagged_at().is_none();
         if is_first {
-            self.extras().flagged_at = Some(now);
+            self.change_extras(|extras| extras.flagged_at = Some(now));
         }
         is_first
     }

@@ -200,8 +200,9 @@ pub struct Retiring {
     pub ends_at: Timestamp,
 }
 
-/// A key as it is stored.
+/// A key as it is stored. A record with a field that is not known is not read: it may be one that takes something away.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Key {
     /// Its identity, for good.
     pub id: KeyId,
@@ -216,24 +217,15 @@ pub struct Key {
     /// What a restricted key was granted; empty for other kinds.
     #[serde(default, skip_serializing_if = "is_empty")]
     pub scopes: Arc<[Scope]>,
-    /// Where it may be used from; empty means anywhere.
-    #[serde(default, skip_serializing_if = "<[IpNet]>::is_empty")]
-    pub addresses: Box<[IpNet]>,
     /// Whether people let it work.
     pub state: State,
     /// When it was made.
     pub created_at: Timestamp,
-    /// The first moment at which it no longer works.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires_at: Option<Timestamp>,
     /// The secret that proves it.
     pub secret: StoredSecret,
     /// The secret before, until its overlap ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retiring: Option<Box<Retiring>>,
-    /// The whole token of a publishable key, which is public and can be shown again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub public_token: Option<Box<str>>,
     /// What few keys have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extras: Option<Box<Extras>>,
@@ -361,12 +353,6 @@ impl Key {
             (Kind::Publishable | Kind::Secret, false) => return Err(KeyError::ScopesNotTaken(new.kind)),
             _ => {}
         }
-        if let Some(expires_at) = new.expires_at.filter(|at| *at <= now) {
-            return Err(KeyError::ExpiresInThePast(expires_at));
-        }
-        if new.addresses.len() > MOST_ADDRESSES {
-            return Err(KeyError::Addresses);
-        }
         let mut scopes = new.scopes;
         scopes.sort();
         scopes.dedup();
@@ -377,16 +363,19 @@ impl Key {
             mode: new.mode,
             name: new.name.into(),
             scopes: scopes.into(),
-            addresses: new.addresses.into(),
             state: State::Active,
             created_at: now,
-            expires_at: new.expires_at,
             secret,
             retiring: None,
-            public_token: None,
             extras: None,
         };
-        let extras = KeyUpdate { note: Some(new.note), rotate_every: Some(new.rotate_every), ..KeyUpdate::default() };
+        let extras = KeyUpdate {
+            addresses: Some(new.addresses),
+            expires_at: Some(new.expires_at),
+            note: Some(new.note),
+            rotate_every: Some(new.rotate_every),
+            ..KeyUpdate::default()
+        };
         key.update(extras, now)?;
         Ok(key)
     }
@@ -414,7 +403,7 @@ impl Key {
             State::Revoked => Status::Revoked,
             _ if secret.compromised_at.is_some() => Status::Compromised,
             State::Disabled => Status::Disabled,
-            State::Active if passed(self.expires_at) || passed(retiring.map(|retiring| retiring.ends_at)) => {
+            State::Active if passed(self.expires_at()) || passed(retiring.map(|retiring| retiring.ends_at)) => {
                 Status::Expired
             }
             State::Active => Status::Good,
@@ -424,8 +413,8 @@ impl Key {
     /// Whether the key may be used from this address. An unknown address is on no list.
     pub fn admits(&self, address: Option<IpAddr>) -> bool {
         // An IPv4 peer of a dual-stack socket is the same peer as over IPv4.
-        self.addresses.is_empty()
-            || address.is_some_and(|at| self.addresses.iter().any(|net| net.contains(&at.to_canonical())))
+        self.addresses().is_empty()
+            || address.is_some_and(|at| self.addresses().iter().any(|net| net.contains(&at.to_canonical())))
     }
 
     /// Kills the key for good. Revoking again changes nothing.
@@ -459,10 +448,10 @@ impl Key {
         }
         let old = std::mem::replace(&mut self.secret, secret);
         let end = now.checked_add(overlap).unwrap_or(Timestamp::MAX);
-        let ends_at = self.expires_at.map_or(end, |expiry| expiry.min(end));
+        let ends_at = self.expires_at().map_or(end, |expiry| expiry.min(end));
         let is_kept = overlap > SignedDuration::ZERO && old.compromised_at.is_none();
         self.retiring = is_kept.then(|| Box::new(Retiring { secret: old, ends_at }));
-        self.public_token = None;
+        self.change_extras(|extras| extras.public_token = None);
         Ok(())
     }
 }
@@ -513,7 +502,7 @@ mod tests {
     #[test]
     fn a_key_expires_at_its_second() {
         let mut key = key(Kind::Secret);
-        key.expires_at = Some(at(100));
+        key.change_extras(|extras| extras.expires_at = Some(at(100)));
         assert_eq!(key.status(&key.secret, at(99)), Status::Good);
         assert_eq!(key.status(&key.secret, at(100)), Status::Expired);
     }
@@ -521,7 +510,7 @@ mod tests {
     #[test]
     fn a_final_state_is_said_before_a_passing_one() {
         let mut key = key(Kind::Secret);
-        key.expires_at = Some(at(1));
+        key.change_extras(|extras| extras.expires_at = Some(at(1)));
         key.state = State::Disabled;
         assert_eq!(key.status(&key.secret, at(5)), Status::Disabled);
         let selector = key.secret.selector;
@@ -564,7 +553,7 @@ mod tests {
     #[test]
     fn an_overlap_ends_with_the_key_and_a_rotation_without_one_at_once() {
         let mut key = key(Kind::Secret);
-        key.expires_at = Some(at(20));
+        key.change_extras(|extras| extras.expires_at = Some(at(20)));
         key.rotate(secret(Kind::Secret), SignedDuration::from_secs(60), at(10)).unwrap();
         assert_eq!(key.retiring.as_ref().unwrap().ends_at, at(20));
         key.rotate(secret(Kind::Secret), SignedDuration::ZERO, at(10)).unwrap();
@@ -577,7 +566,8 @@ mod tests {
     fn an_address_list_admits_its_networks_alone() {
         let mut key = key(Kind::Secret);
         assert!(key.admits(None));
-        key.addresses = ["192.0.2.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()].into();
+        let networks = ["192.0.2.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
+        key.change_extras(|extras| extras.addresses = networks.into());
         for (address, admitted) in [
             ("192.0.2.9", true),
             ("::ffff:192.0.2.9", true),
@@ -588,6 +578,13 @@ mod tests {
             assert_eq!(key.admits(Some(address.parse().unwrap())), admitted, "{address}");
         }
         assert!(!key.admits(None));
+    }
+
+    #[test]
+    fn a_record_with_a_field_that_is_not_known_is_not_read() {
+        let mut written = serde_json::to_value(key(Kind::Secret)).unwrap();
+        written["only_on_sundays"] = true.into();
+        assert!(serde_json::from_value::<Key>(written).is_err());
     }
 
     #[test]

@@ -185,7 +185,8 @@ fn minted(kind: Kind, mode: crate::key::Mode, cost: Cost, now: Timestamp) -> Res
 
 /// A publishable key's token is public, and can be shown again.
 fn keep_public(key: &mut Key, mint: &Mint) {
-    key.public_token = (key.kind == Kind::Publishable).then(|| mint.expose().into());
+    let token = (key.kind == Kind::Publishable).then(|| mint.expose().into());
+    key.change_extras(|extras| extras.public_token = token);
 }
 
 /// A new key that is nowhere yet.

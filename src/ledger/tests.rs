@@ -98,7 +98,7 @@ fn a_rotated_key_has_two_secrets_until_the_overlap_ends_and_a_publishable_one_sh
         );
         assert_eq!(status(&new.selector(), ends_at), Status::Good);
         let shown = (key.kind == Kind::Publishable).then(|| new.expose());
-        assert_eq!(rotated.public_token.as_deref(), shown);
+        assert_eq!(rotated.public_token(), shown);
         let stale = ledger.rotate_key(&key.id, Some(1), overlap, COST, None, &by());
         assert!(matches!(stale, Err(LedgerError::Stale { expected: 1, found: 2 })));
     }

@@ -165,7 +165,7 @@ impl KeyFilter {
             && self.state.is_none_or(|state| KeyState::of(key, now) == state)
             && self
                 .expiring_within_days
-                .is_none_or(|days| key.expires_at.is_some_and(|end| end > now) && within(key.expires_at, days))
+                .is_none_or(|days| key.expires_at().is_some_and(|end| end > now) && within(key.expires_at(), days))
             && self
                 .rotation_due_within_days
                 .is_none_or(|days| KeyState::of(key, now) != KeyState::Revoked && within(key.rotation_due_at(), days))
@@ -540,7 +540,7 @@ pub(super) async fn get_key_permissions(
     let live = seen_key(&manage, &caller, &key)?;
     let revision = &caller.revision;
     let item = supposed.item.as_deref().unwrap_or("item");
-    let address = supposed.address.or_else(|| live.key.addresses.first().map(ipnet::IpNet::addr));
+    let address = supposed.address.or_else(|| live.key.addresses().first().map(ipnet::IpNet::addr));
     let permission = |route: &crate::policy::Route| {
         let target = filled(&route.template);
         let call = Call {

@@ -145,9 +145,9 @@ impl KeyView {
             note: key.note().map(Into::into),
             state: KeyState::of(key, now),
             scopes: key.scopes.iter().map(ToString::to_string).collect(),
-            addresses: key.addresses.iter().map(ToString::to_string).collect(),
+            addresses: key.addresses().iter().map(ToString::to_string).collect(),
             created_at: key.created_at,
-            expires_at: key.expires_at,
+            expires_at: key.expires_at(),
             secret_created_at: key.secret.created_at,
             old_secret_ends_at: key.retiring.as_ref().map(|retiring| retiring.ends_at).filter(|end| *end > now),
             rotate_every: key.rotate_every().map(written),
@@ -156,7 +156,7 @@ impl KeyView {
             flagged_at: key.flagged_at(),
             revoked_at: key.revocation().map(|revocation| revocation.at),
             revoked_because: key.revocation().and_then(|revocation| revocation.reason.as_deref()).map(Into::into),
-            token: key.public_token.as_deref().map(|token| Zeroizing::new(token.into())),
+            token: key.public_token().map(|token| Zeroizing::new(token.into())),
         }
     }
 
