@@ -39,7 +39,7 @@ const DAMAGED: &str = "damaged-";
 const PATIENCE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(20);
 /// Bytes that sled may keep in memory. All that is read again and again lives in the ring.
-const CACHE: u64 = 8 << 20;
+const CACHE: u64 = 1 << 20;
 
 /// An open store.
 pub(super) struct Opened {
