@@ -64,9 +64,9 @@ pub(super) fn init(folder: &Path, operator: &str) -> Result<(), Failure> {
          The operator {operator} may manage everything with this token, which is shown this once:\n\n  {}\n\nNext:\n  \
          1. Describe your API in {}, and who may do what in {}.\n  \
          2. keyward policy check --config {config}\n  \
-         3. keyward serve --config {config}\n  \
-         4. export KEYWARD_TOKEN=…    (the token above)\n     \
-         keyward accounts create \"My account\"\n",
+         3. keyward accounts create \"My account\" --config {config}\n  \
+         4. keyward serve --config {config}\n\n\
+         While it serves, accounts and keys are managed over http://127.0.0.1:8702, described at /openapi.json.\n",
         data.display(),
         token.expose(),
         folder.join("schemas").display(),
