@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::record::{MOST_ADDRESSES, is_presentable, is_writable};
-use super::{Key, KeyError, Kind, Scope, State};
+use super::{Key, KeyError, Kind, Scope, State, masked};
 
 /// The longest that an old secret may go on working beside a new one.
 pub const LONGEST_OVERLAP: SignedDuration = SignedDuration::from_hours(7 * 24);
@@ -134,7 +134,8 @@ impl Key {
             if !note.as_deref().is_none_or(is_writable) {
                 return self.undo(before, KeyError::Note);
             }
-            self.change_extras(|extras| extras.note = note.map(Into::into));
+            // People paste tokens into free text, and the store is to hold none.
+            self.change_extras(|extras| extras.note = note.map(|note| masked(&note).into()));
         }
         if let Some(mut scopes) = update.scopes {
             match (self.kind, scopes.is_empty()) {
@@ -212,7 +213,7 @@ impl Key {
             return Ok(false);
         }
         self.revoke();
-        let revocation = Revocation { at: now, reason: reason.map(Into::into) };
+        let revocation = Revocation { at: now, reason: reason.map(|reason| masked(reason).into()) };
         self.change_extras(|extras| extras.revoked = Some(revocation));
         Ok(true)
     }

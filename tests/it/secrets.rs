@@ -133,3 +133,78 @@ async fn a_demo_tells_its_tokens_only_where_it_says_so() {
     let log = demo.process.seen[announced..].join("\n");
     assert_silent("the log", &log, &tokens);
 }
+
+#[tokio::test]
+async fn management_tells_a_token_once_and_a_password_never() {
+    let folder = std::sync::Arc::new(tempfile::tempdir().unwrap());
+    let (code, made, _) = keyward(&["init", "."], folder.path());
+    assert_eq!(code, 0);
+    let operator = made.split_whitespace().find(|word| word.starts_with("kw_")).unwrap().to_owned();
+    configure(folder.path(), &[]);
+    let serve = Serve::start_where(folder, &[], &[("KEYWARD_LOG", "trace")]);
+    let (client, admin) = (client(), serve.admin.clone());
+    let send = async |method: &str, path: &str, body: serde_json::Value| {
+        let request = client.request(method.parse().unwrap(), format!("{admin}{path}")).bearer_auth(&operator);
+        let request = if body.is_null() { request } else { request.json(&body) };
+        request.send().await.unwrap().text().await.unwrap()
+    };
+    let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    let none = serde_json::Value::Null;
+    // What is shown once is the answer of a creation.
+    let account = value(&send("POST", "/v1/accounts", json!({ "name": "Vexart" })).await);
+    let token = account["keys"].as_array().unwrap().iter().find(|key| key["kind"] == "secret").unwrap();
+    let (key, token) = (token["id"].as_str().unwrap(), token["token"].as_str().unwrap());
+    let password = "correct horse battery staple";
+    let person = json!({ "email": "ada@example.com", "name": "Ada", "password": password });
+    let user = value(&send("POST", "/v1/users", person).await)["id"].as_str().unwrap().to_owned();
+    let (id, sign_in) = (account["id"].as_str().unwrap(), json!({ "email": "ada@example.com", "password": password }));
+    let session = value(&send("POST", "/v1/sign-in", sign_in).await)["token"].as_str().unwrap().to_owned();
+
+    let mut said = Vec::new();
+    for text in [token, operator.as_str(), session.as_str()] {
+        for (method, path, body) in [
+            ("GET", format!("/v1/keys/{text}"), none.clone()),
+            ("GET", format!("/v1/keys?after={text}"), none.clone()),
+            ("GET", format!("/v1/keys?{text}=1"), none.clone()),
+            ("POST", format!("/v1/accounts/{id}/keys"), json!({ "kind": text, "mode": "live", "name": "w" })),
+            ("POST", format!("/v1/accounts/{id}/keys"), json!({ text: 1 })),
+            ("PATCH", format!("/v1/keys/{key}"), json!({ "rotate_every": text })),
+            ("PATCH", format!("/v1/keys/{key}"), json!({ "scopes": [text] })),
+            ("POST", "/v1/sign-in".into(), json!({ "email": text, "password": text })),
+            ("POST", "/v1/sign-in".into(), json!({ "email": "ada@example.com", "password": format!("{text}!") })),
+            ("PUT", format!("/v1/users/{user}/password"), json!({ "password": text, "current_password": 1 })),
+            ("POST", "/v1/users".into(), json!({ "email": "ada@example.com", "name": "A", "password": password })),
+            ("POST", format!("/v1/{text}"), none.clone()),
+        ] {
+            said.push(send(method, &path, body).await);
+        }
+    }
+    for body in [
+        json!({ "email": "ada@example.com", "password": format!("{password}!") }),
+        json!({ "email": "ada@example.com", "password": [password] }),
+        json!({ "email": 1, "password": password }),
+    ] {
+        said.push(send("POST", "/v1/sign-in", body).await);
+    }
+    said.push(send("PUT", &format!("/v1/users/{user}/password"), json!({ "password": password, "x": 1 })).await);
+    // Free text that people write is kept, and a token in it is not.
+    let pasted = format!("it was {token} in a log");
+    said.push(send("PATCH", &format!("/v1/keys/{key}"), json!({ "note": pasted })).await);
+    said.push(send("POST", "/v1/leaks", json!([{ "token": token, "url": format!("https://x/?{token}") }])).await);
+    said.push(send("POST", &format!("/v1/keys/{key}/revoke"), json!({ "reason": pasted })).await);
+    for path in ["/v1/keys", "/v1/users", "/v1/me", "/v1/events", "/v1/events/export", "/metrics", "/openapi.json"] {
+        said.push(send("GET", path, none.clone()).await);
+    }
+    assert!(said.iter().any(|said| said.contains("it was sk_live_… in a log")));
+    let (status, log) = serve.process.stop();
+    assert!(status.success());
+    said.push(log);
+    let secrets = [&token[24..56], &operator[19..51], &session[19..51], password];
+    for said in &said {
+        for secret in secrets {
+            let at = said.find(secret);
+            assert_eq!(at.map(|at| &said[at.saturating_sub(200)..at + 8]), None);
+        }
+        assert!(!said.contains("$argon2"), "a hash is told: {said}");
+    }
+}
