@@ -62,7 +62,11 @@ impl Fixture {
             line: Some(RequestLine { method: "GET", target }),
             stated: Stated::default(),
         };
-        let verdict = authorize(&call, Caller::Proven(live, token.selector), &self.revision, Timestamp::now());
+        let now = Timestamp::now();
+        let verdict = authorize(&call, Caller::Proven(live, token.selector), &self.revision, now);
+        if let Some(live) = &verdict.key {
+            live.note_use(&token.selector, now, call.address);
+        }
         verdict.reason.outcome().status() == 200
     }
 }
@@ -76,6 +80,17 @@ fn steps(criterion: &mut Criterion) {
     criterion.bench_function("ring look-up", |bench| bench.iter(|| secret.ring.find(black_box(&token.selector))));
     let live = secret.ring.find(&token.selector).unwrap();
     criterion.bench_function("secret compare", |bench| bench.iter(|| live.glance(black_box(&token))));
+    let (now, address) = (Timestamp::now(), Some("192.0.2.7".parse().unwrap()));
+    criterion.bench_function("use noted, same minute and address", |bench| {
+        bench.iter(|| live.note_use(black_box(&token.selector), black_box(now), black_box(address)));
+    });
+    let mut last = 0_u32;
+    criterion.bench_function("use noted, another address each time", |bench| {
+        bench.iter(|| {
+            last = last.wrapping_add(1);
+            live.note_use(&token.selector, now, black_box(Some(std::net::Ipv4Addr::from_bits(last).into())));
+        });
+    });
     criterion.bench_function("path normalise", |bench| {
         bench.iter(|| normalise(black_box("/v1/resources/res_1?a=b")).is_ok());
     });

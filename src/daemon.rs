@@ -118,7 +118,7 @@ impl Daemon {
         let admin = Admin { pdp: Arc::clone(&pdp), activator: Arc::clone(&activator) }.router().merge(manage);
         let admin_limits = Limits { connections: limits.connections.min(ADMIN_CONNECTIONS), ..limits };
         let admin = Server::new(admin, admin_limits).gauge(metrics.connections("admin"));
-        let stop_forgetting = stop.clone();
+        let (stop_forgetting, stop_writing) = (stop.clone(), stop.clone());
         let watching = activate::watch::run(
             Arc::clone(&activator),
             Duration::from_millis(config.reload.debounce_ms),
@@ -130,6 +130,7 @@ impl Daemon {
             tokio::spawn(ended(admin.run(admin_listener, stop, deadline))),
             tokio::spawn(watching),
             tokio::spawn(forget(pdp.ledger().clone(), stop_forgetting)),
+            tokio::spawn(write_uses(pdp.ledger().clone(), config.last_used.flush_every(), stop_writing)),
         ];
         tracing::info!(
             decision = %decision_addr, admin = %admin_addr, keys = pdp.ledger().ring().len(),
@@ -139,13 +140,15 @@ impl Daemon {
     }
 
     /// Returns once everything has ended after `stop` turned true: requests in flight are answered, and the
-    /// decision log is written.
+    /// decision log and the last uses of keys are written.
     pub async fn ended(self) {
         for task in self.tasks {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a part of the daemon ended badly");
             }
         }
+        // After the last answer, so that its use is among them.
+        write_uses_now(self.pdp.ledger().clone()).await;
         if let Some(log) = self.log {
             let deadline = self.deadline;
             let written = tokio::task::spawn_blocking(move || log.close(deadline)).await;
@@ -157,7 +160,29 @@ impl Daemon {
     }
 }
 
-/// Forgets, once an hour, what was asked to be done once and was done long ago.
+/// Writes the last uses of keys now and then, and no more once `stop` has turned true.
+async fn write_uses(ledger: Ledger, every: Duration, mut stop: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(every) => {}
+        }
+        write_uses_now(ledger.clone()).await;
+    }
+}
+
+async fn write_uses_now(ledger: Ledger) {
+    let written = tokio::task::spawn_blocking(move || ledger.write_uses()).await;
+    let error = match written {
+        Ok(Ok(0)) => return,
+        Ok(Ok(secrets)) => return tracing::debug!(secrets, "last uses written"),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    };
+    tracing::error!(%error, "the last uses of keys could not be written; they are kept in memory and tried again");
+}
+
+/// Forgets, once an hour, what was asked to be done once and was done long ago, and uses of secrets that are gone.
 async fn forget(ledger: Ledger, mut stop: watch::Receiver<bool>) {
     let mut each_hour = tokio::time::interval(Duration::from_hours(1));
     loop {
@@ -166,11 +191,14 @@ async fn forget(ledger: Ledger, mut stop: watch::Receiver<bool>) {
             _ = each_hour.tick() => {}
         }
         let ledger = ledger.clone();
-        let forgotten = tokio::task::spawn_blocking(move || ledger.forget_done(Timestamp::now())).await;
-        match forgotten {
+        let forgotten = tokio::task::spawn_blocking(move || {
+            ledger.forget_done(Timestamp::now())?;
+            ledger.forget_uses()
+        });
+        match forgotten.await {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::error!(%error, "old idempotency keys could not be removed"),
-            Err(error) => tracing::error!(%error, "old idempotency keys could not be removed"),
+            Ok(Err(error)) => tracing::error!(%error, "what is old in the store could not be removed"),
+            Err(error) => tracing::error!(%error, "what is old in the store could not be removed"),
         }
     }
 }

@@ -88,8 +88,15 @@ impl Pdp {
             (Transport::Insecure, Credentials::Token(token)) => self.identify_exposed(token, call.address).await?,
             (_, credentials) => self.identify(&credentials).await?,
         };
+        let proven_by = if let Caller::Proven(_, selector) = caller { Some(selector) } else { None };
         // The key's state is read after its secret was checked, so that a key that was revoked meanwhile is dead.
-        let verdict = authorize(call, caller, &self.revision.load_full(), Timestamp::now());
+        let now = Timestamp::now();
+        let verdict = authorize(call, caller, &self.revision.load_full(), now);
+        if let (Some(selector), Some(live)) = (proven_by, &verdict.key)
+            && verdict.reason.is_of_a_good_key()
+        {
+            live.note_use(&selector, now, call.address);
+        }
         if verdict.reason == Reason::TransportUnknown {
             tracing::error!(
                 "a call was refused because the proxy did not state whether it came over HTTPS; \
@@ -394,6 +401,59 @@ mod tests {
         assert_eq!(decided_now(&pdp, mint).await, "allowed");
         assert_eq!(pdp.authorize(&call(mint, Transport::Insecure)).await.unwrap_err(), Unavailable::Store);
         assert_eq!(decided_now(&pdp, mint).await, "key_compromised");
+    }
+
+    #[tokio::test]
+    async fn every_call_with_a_key_that_works_is_a_use_of_it_whatever_the_verdict_and_no_other_call_is() {
+        type Change = fn(&mut Key);
+        let folder = tempfile::tempdir().unwrap();
+        let pdp = pdp(&folder.path().join("store"));
+        let (item, nothing): (_, Change) = (Some("/v1/resources/res_1"), |_| {});
+        let used = [
+            ("allowed", Transport::Secure, item, nothing),
+            ("no_route", Transport::Secure, Some("/v0/nothing"), nothing),
+            ("path_ambiguous", Transport::Secure, Some("/v1/../v1"), nothing),
+            ("request_unclear", Transport::Secure, None, nothing),
+            ("transport_unknown", Transport::Unknown, item, nothing),
+            ("transport_insecure", Transport::Insecure, item, nothing),
+            ("address_not_allowed", Transport::Secure, item, |key: &mut Key| {
+                let addresses = Some(vec!["198.51.100.0/24".parse().unwrap()]);
+                key.update(crate::key::KeyUpdate { addresses, ..Default::default() }, Timestamp::now()).unwrap();
+            }),
+        ];
+        let unused: [(_, _, _, Change); 4] = [
+            ("key_revoked", Transport::Secure, item, Key::revoke),
+            ("key_disabled", Transport::Secure, item, |key| key.state = State::Disabled),
+            ("key_expired", Transport::Secure, item, |key| {
+                key.change_extras(|extras| extras.expires_at = Some(Timestamp::now()));
+            }),
+            ("key_compromised", Transport::Secure, item, |key| key.secret.compromised_at = Some(Timestamp::now())),
+        ];
+        let address = Some("192.0.2.7".parse().unwrap());
+        let cases = used.map(|case| (case, true)).into_iter().chain(unused.map(|case| (case, false)));
+        for ((reason, transport, target, change), is_use) in cases {
+            let (_, keys) = pdp.ledger().create_account("Vexart", Cost::default(), None, &console()).unwrap();
+            let (key, mint) = &keys[1];
+            let changed = pdp.ledger().change_key(&key.id, None, |key| {
+                change(key);
+                Ok(Some(Event::new(Happened::KeyUpdated, &console())))
+            });
+            changed.unwrap();
+            let line = target.map(|target| RequestLine { method: "DELETE", target });
+            let call = Call { address, line, ..call(mint, transport) };
+            assert_eq!(pdp.authorize(&call).await.unwrap().reason.as_str(), reason);
+            let live = pdp.ledger().ring().key(&key.id).unwrap();
+            let uses = pdp.ledger().uses(&live).unwrap();
+            assert_eq!(uses.newest().map(|used| used.address), is_use.then_some(address), "{reason}");
+        }
+        // Nor is one with the right selector and another secret.
+        let (_, keys) = pdp.ledger().create_account("Vexart", Cost::default(), None, &console()).unwrap();
+        let (key, mint) = &keys[1];
+        let token = Token::of_secret(key.kind, key.mode, mint.selector(), keys[3].1.secret());
+        let forged = Call { credentials: Credentials::Token(token), ..call(mint, Transport::Secure) };
+        assert_eq!(pdp.authorize(&forged).await.unwrap().reason, Reason::KeyUnknown);
+        let live = pdp.ledger().ring().key(&key.id).unwrap();
+        assert_eq!(pdp.ledger().uses(&live).unwrap().newest(), None);
     }
 
     async fn decided_now(pdp: &Arc<Pdp>, mint: &Mint) -> &'static str {

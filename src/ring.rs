@@ -7,6 +7,7 @@
 //! sees the old record or the new one.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
@@ -21,7 +22,7 @@ pub struct LiveKey {
     pub key: Key,
     /// Its version in the store: the precondition of the next change, and the order of changes.
     pub version: u64,
-    /// For the current secret and the retiring one: what Argon2 has accepted.
+    /// For the current secret and the retiring one: what Argon2 has accepted, and its last use since then.
     remembered: [Remembered; 2],
     /// What policies have said about this very record.
     pub memo: Memo,
@@ -37,7 +38,7 @@ impl LiveKey {
     fn succeeding(key: Key, version: u64, before: &Self) -> Self {
         let carry = |secret: Option<&StoredSecret>| {
             let secret = secret?;
-            let (kept, memory) = before.key.secrets().zip(&before.remembered).find(|(old, _)| old.phc == secret.phc)?;
+            let (kept, memory) = before.secrets().find(|(old, _)| old.phc == secret.phc)?;
             (kept.selector == secret.selector).then(|| memory.clone())
         };
         let mut secrets = key.secrets();
@@ -46,9 +47,14 @@ impl LiveKey {
         Self { key, version, remembered, memo: Memo::default() }
     }
 
+    /// Its secrets, the current one and then the retiring one, with what is remembered of each.
+    pub fn secrets(&self) -> impl Iterator<Item = (&StoredSecret, &Remembered)> {
+        self.key.secrets().zip(&self.remembered)
+    }
+
     /// The memory of the secret that this selector finds.
     fn memory(&self, selector: &Selector) -> Option<(&StoredSecret, &Remembered)> {
-        self.key.secrets().zip(&self.remembered).find(|(secret, _)| secret.selector == *selector)
+        self.secrets().find(|(secret, _)| secret.selector == *selector)
     }
 
     /// What can be said of a token for this key without Argon2.
@@ -60,6 +66,13 @@ impl LiveKey {
     pub fn remember(&self, selector: &Selector, secret: &Secret) {
         if let Some((_, memory)) = self.memory(selector) {
             memory.remember(secret);
+        }
+    }
+
+    /// Notes a use of the proven secret that this selector finds.
+    pub fn note_use(&self, selector: &Selector, now: Timestamp, address: Option<IpAddr>) {
+        if let Some((_, memory)) = self.memory(selector) {
+            memory.note_use(now, address);
         }
     }
 }
@@ -191,6 +204,13 @@ impl Ring {
     /// Every key of an account, in no order.
     pub fn keys_of(&self, account: &AccountId) -> Vec<Arc<LiveKey>> {
         self.keys.pin().values().filter(|live| live.key.account == *account).cloned().collect()
+    }
+
+    /// The secrets of which a use was noted that is not kept elsewhere yet, in no order.
+    pub fn unkept_uses(&self) -> Vec<(Selector, Remembered)> {
+        let keys = self.keys.pin();
+        let unkept = keys.values().flat_map(|live| live.secrets()).filter(|(_, memory)| memory.unkept_use().is_some());
+        unkept.map(|(secret, memory)| (secret.selector, memory.clone())).collect()
     }
 
     /// Every account, in no order.

@@ -75,6 +75,15 @@ macro_rules! reasons {
     };
 }
 
+impl Reason {
+    /// Whether the call that it answers, if its secret was proven, was one with a key that works: such a call is a use
+    /// of the key, whatever became of it.
+    pub fn is_of_a_good_key(self) -> bool {
+        use Reason::{KeyCompromised, KeyDisabled, KeyExpired, KeyRevoked, KeyUnknown};
+        !matches!(self, KeyUnknown | KeyExpired | KeyDisabled | KeyRevoked | KeyCompromised)
+    }
+}
+
 reasons! {
     /// A policy permits it and none forbids it.
     Allowed, Allow, "allowed", "The call is allowed.";

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use super::{Configuration, CreateKey, Failure};
 use crate::activate::vet;
 use crate::config::{self, Config};
-use crate::key::{AccountId, Cost, Key, KeyId, Mint, NewKey, Scope, Status};
+use crate::key::{AccountId, Cost, Key, KeyId, LastUsed, Mint, NewKey, Scope, Status};
 use crate::ledger::Ledger;
 use crate::people::{Email, NewUser};
 use crate::policy::{Bundle, Revision};
@@ -195,6 +195,11 @@ pub(super) fn show_key(configuration: &Configuration, id: &str) -> Result<(), Fa
     let addresses = joined(key.addresses().iter().map(ToString::to_string).collect(), "anywhere");
     let expires = key.expires_at().map_or_else(|| "never".to_owned(), minute);
     let token = key.public_token().unwrap_or("shown when it was made");
+    let uses = ledger.uses(&live)?;
+    let old_secret = key.retiring.as_ref().map(|retiring| {
+        let end = minute(retiring.ends_at);
+        ("old secret", format!("until {end}, last used {}", last_used(uses.retiring)))
+    });
     for (name, value) in [
         ("key", key.id.to_string()),
         ("name", key.name.to_string()),
@@ -207,7 +212,11 @@ pub(super) fn show_key(configuration: &Configuration, id: &str) -> Result<(), Fa
         ("created", minute(key.created_at)),
         ("expires", expires),
         ("token", token.to_owned()),
-    ] {
+        ("last used", last_used(uses.secret)),
+    ]
+    .into_iter()
+    .chain(old_secret)
+    {
         let _ = writeln!(text, "{name:<10} {value}");
     }
     say(&text)
@@ -227,6 +236,14 @@ fn state(key: &Key) -> &'static str {
         Status::Disabled => "disabled",
         Status::Revoked => "revoked",
         Status::Compromised => "compromised",
+    }
+}
+
+fn last_used(used: Option<LastUsed>) -> String {
+    match used {
+        None => "never".to_owned(),
+        Some(LastUsed { at, address: None }) => minute(at),
+        Some(LastUsed { at, address: Some(address) }) => format!("{} from {address}", minute(at)),
     }
 }
 

@@ -81,6 +81,7 @@ fn limits(config: &Config) -> Result<(), Refusal> {
         ("limits.header_timeout_ms", limits.header_timeout_ms, DAY_MS),
         ("limits.request_timeout_ms", limits.request_timeout_ms, DAY_MS),
         ("limits.idle_timeout_ms", limits.idle_timeout_ms, DAY_MS),
+        ("last_used.flush_secs", config.last_used.flush_secs, DAY_MS / 1000),
         ("reload.debounce_ms", config.reload.debounce_ms, DAY_MS),
         ("reload.poll_secs", config.reload.poll_secs, DAY_MS / 1000),
     ];

@@ -34,6 +34,8 @@ pub struct Config {
     pub log: Log,
     /// The log of decisions.
     pub decision_log: DecisionLog,
+    /// When keys were used last.
+    pub last_used: LastUsed,
     /// How edits of policies are noticed.
     pub reload: Reload,
 }
@@ -51,6 +53,7 @@ impl Default for Config {
             argon2: Argon2::default(),
             log: Log::default(),
             decision_log: DecisionLog::default(),
+            last_used: LastUsed::default(),
             reload: Reload::default(),
         }
     }
@@ -287,6 +290,27 @@ pub enum WhenFull {
     Drop,
     /// It is answered with 503.
     Refuse,
+}
+
+/// When keys were used last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LastUsed {
+    /// Seconds between two times that it is written down: the most that a crash loses.
+    pub flush_secs: u64,
+}
+
+impl LastUsed {
+    /// The time between two flushes.
+    pub fn flush_every(&self) -> Duration {
+        Duration::from_secs(self.flush_secs)
+    }
+}
+
+impl Default for LastUsed {
+    fn default() -> Self {
+        Self { flush_secs: 30 }
+    }
 }
 
 /// How edits of schemas and policies are noticed.

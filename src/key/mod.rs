@@ -14,6 +14,7 @@ mod id;
 mod record;
 mod secret;
 mod token;
+mod used;
 
 pub use account::Account;
 pub use change::{Extras, KeyUpdate, LONGEST_OVERLAP, Revocation};
@@ -25,3 +26,4 @@ pub use record::{Key, KeyError, Kind, Mode, NewKey, Retiring, Scope, State, Stat
 pub(crate) use secret::runs;
 pub use secret::{Ceiling, Cost, Glance, HashError, Phc, Remembered, Screen, Secret};
 pub use token::{Mint, MintError, NotAToken, Presented, Token, UserToken, masked};
+pub use used::{LastUsed, UseStamp};

@@ -9,16 +9,19 @@
 //!    costs can be small.
 
 use std::fmt;
-use std::sync::OnceLock;
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
 
 use argon2::{Algorithm, Argon2, Params, PasswordHash, PasswordVerifier, Version};
 use base64ct::{Base64Unpadded, Encoding};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::{Presented, Selector};
+use super::used::UseCell;
+use super::{LastUsed, Presented, Selector, UseStamp};
 
 /// The secret part of a token: 32 characters of base62. Zeroed when dropped, never printed.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -296,9 +299,15 @@ impl fmt::Debug for Screen {
 
 /// What is remembered in memory of a secret that Argon2 has accepted; empty until then.
 ///
-/// The cell is written at most once and read without a lock. Boxed, because most keys of many are never used.
+/// The cell is written at most once and read without a lock. On the heap, because most keys of many are never used;
+/// shared by its clones, so that a use that is noted while the record changes is noted in the record after, too.
 #[derive(Default, Clone)]
-pub struct Remembered(OnceLock<Box<[u8; 32]>>);
+pub struct Remembered(OnceLock<Arc<Proven>>);
+
+struct Proven {
+    digest: [u8; 32],
+    used: UseCell,
+}
 
 /// What can be said of a presented secret without Argon2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -316,14 +325,38 @@ impl Remembered {
     pub fn glance<'a>(&self, token: impl Into<Presented<'a>>, screen: Screen) -> Glance {
         let digest = Secret::digest(token.into().0);
         if let Some(known) = self.0.get() {
-            return if bool::from(known.as_slice().ct_eq(&digest)) { Glance::Proven } else { Glance::Wrong };
+            return if bool::from(known.digest.as_slice().ct_eq(&digest)) { Glance::Proven } else { Glance::Wrong };
         }
         if bool::from(Screen::of(&digest).0.ct_eq(&screen.0)) { Glance::Unproven } else { Glance::Wrong }
     }
 
     /// Remembers a secret that Argon2 has just accepted for this very hash.
     pub fn remember(&self, secret: &Secret) {
-        let _ = self.0.set(Box::new(Secret::digest(&secret.0)));
+        let _ = self.0.set(Arc::new(Proven { digest: Secret::digest(&secret.0), used: UseCell::default() }));
+    }
+
+    /// Notes a use of the secret that is remembered.
+    pub fn note_use(&self, now: Timestamp, address: Option<IpAddr>) {
+        if let Some(known) = self.0.get() {
+            known.used.note(now, address);
+        }
+    }
+
+    /// The last use that was noted.
+    pub fn last_used(&self) -> Option<LastUsed> {
+        self.0.get()?.used.last()
+    }
+
+    /// The last use that was noted, if it is not the one that was kept elsewhere last.
+    pub fn unkept_use(&self) -> Option<(UseStamp, LastUsed)> {
+        self.0.get()?.used.unkept()
+    }
+
+    /// Says that the use of this stamp is kept elsewhere.
+    pub fn keep_use(&self, stamp: UseStamp) {
+        if let Some(known) = self.0.get() {
+            known.used.keep(stamp);
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod events;
 mod keys;
 mod once;
 mod people;
+mod uses;
 
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ pub use self::events::About;
 pub use self::keys::Exposure;
 pub use self::once::{Done, Once};
 pub use self::people::SIGNED_IN;
+pub use self::uses::{KeyUses, Uses};
 use crate::directory::Directory;
 use crate::key::{AccountId, HashError, Key, KeyError, KeyId, MintError, UserId};
 use crate::people::PeopleError;

@@ -33,6 +33,8 @@ impl Table {
     pub const USERS: Self = Self("users");
     /// The id of the person who signs in with an e-mail address.
     pub const EMAILS: Self = Self("emails");
+    /// When secrets were used last, by selector.
+    pub const LAST_USED: Self = Self("last-used");
     /// What was asked to be done once, and was.
     pub const ONCE: Self = Self("once");
     /// Bundles of schema and policies.

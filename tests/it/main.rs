@@ -15,6 +15,7 @@ mod connections;
 mod demo;
 mod fuzz;
 mod harness;
+mod last_used;
 mod manage;
 mod nginx;
 mod openapi;

@@ -20,7 +20,7 @@ use super::{Caller, Manage, Shared, blocking};
 use crate::authorize::manage::Subject;
 use crate::authorize::{Call, Caller as Calling, RequestLine, Stated, Transport, authorize, credentials::Credentials};
 use crate::key::{EnvironmentId, Key, KeyError, KeyId, KeyUpdate, Kind, Mode, NewKey, Scope};
-use crate::ledger::{Ledger, Once};
+use crate::ledger::{Ledger, LedgerError, Once};
 use crate::ring::LiveKey;
 use crate::trail::{By, Event, Happened};
 
@@ -147,6 +147,9 @@ pub struct KeyFilter {
     /// Those that should be rotated within so many days, overdue ones included.
     #[param(minimum = 0, maximum = 36600)]
     rotation_due_within_days: Option<u32>,
+    /// Those that were made before this time and not used since.
+    #[param(value_type = Option<String>, format = DateTime)]
+    unused_since: Option<Timestamp>,
     /// Those behind this one: the `next` of the page before.
     after: Option<String>,
     /// At most so many; 1 to 1,000, 100 when not given.
@@ -162,6 +165,7 @@ impl KeyFilter {
         };
         self.mode.is_none_or(|mode| key.mode == mode)
             && self.kind.is_none_or(|kind| key.kind == kind)
+            && self.unused_since.is_none_or(|since| key.created_at < since)
             && self.state.is_none_or(|state| KeyState::of(key, now) == state)
             && self
                 .expiring_within_days
@@ -181,9 +185,14 @@ impl KeyFilter {
             let after = place(&*after.ok_or_else(Paging::no_such_place)?);
             keys.retain(|live| place(live) > after);
         }
+        if let Some(since) = self.unused_since {
+            let uses = manage.ledger().all_uses()?;
+            keys.retain(|live| uses.of(live).none_since(since));
+        }
         keys.sort_by_key(|live| place(live));
         let next = paging.cut(&mut keys, |live| live.key.id.to_string())?;
-        Ok(Page { items: keys.iter().map(|live| KeyView::of(&live.key, now)).collect(), next })
+        let shown = |live: &Arc<LiveKey>| Ok(KeyView::of(&live.key, now).used(&manage.ledger().uses(live)?));
+        Ok(Page { items: keys.iter().map(shown).collect::<Result<_, LedgerError>>()?, next })
     }
 }
 
@@ -314,7 +323,12 @@ pub(super) async fn get_key(
     Path(key): Path<String>,
 ) -> Result<Response<Body>, Refusal> {
     let live = seen_key(&manage, &caller, &key)?;
-    Ok(versioned(live.version, KeyView::of(&live.key, caller.by.now)))
+    let now = caller.by.now;
+    blocking(move || {
+        let uses = manage.ledger().uses(&live)?;
+        Ok(versioned(live.version, KeyView::of(&live.key, now).used(&uses)))
+    })
+    .await
 }
 
 /// Changes a key that the caller may change, and shows it.

@@ -13,7 +13,8 @@ use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use super::input::written;
-use crate::key::{Key, Kind, Mode, Status};
+use crate::key::{Key, Kind, LastUsed, Mode, Status};
+use crate::ledger::KeyUses;
 use crate::people::{ApiToken, User};
 use crate::ring::LiveAccount;
 use crate::store::Order;
@@ -108,6 +109,16 @@ pub struct KeyView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     old_secret_ends_at: Option<Timestamp>,
+    /// The last call with the key, with whichever secret. Not there for a key that was never used, nor in answers to
+    /// changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_used: Option<LastUsed>,
+    /// The last call with the current secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret_last_used: Option<LastUsed>,
+    /// The last call with the secret before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    old_secret_last_used: Option<LastUsed>,
     /// How often it should be rotated.
     #[serde(skip_serializing_if = "Option::is_none")]
     rotate_every: Option<String>,
@@ -150,6 +161,9 @@ impl KeyView {
             expires_at: key.expires_at(),
             secret_created_at: key.secret.created_at,
             old_secret_ends_at: key.retiring.as_ref().map(|retiring| retiring.ends_at).filter(|end| *end > now),
+            last_used: None,
+            secret_last_used: None,
+            old_secret_last_used: None,
             rotate_every: key.rotate_every().map(written),
             rotation_due_at: key.rotation_due_at(),
             compromised_at: key.secret.compromised_at,
@@ -158,6 +172,12 @@ impl KeyView {
             revoked_because: key.revocation().and_then(|revocation| revocation.reason.as_deref()).map(Into::into),
             token: key.public_token().map(|token| Zeroizing::new(token.into())),
         }
+    }
+
+    /// With its last uses.
+    pub fn used(self, uses: &KeyUses) -> Self {
+        let (last_used, secret_last_used) = (uses.newest(), uses.secret);
+        Self { last_used, secret_last_used, old_secret_last_used: uses.retiring, ..self }
     }
 
     /// With the token, at the one moment when it is shown.
