@@ -37,6 +37,10 @@ pub struct Metrics {
     pub reloads_refused: IntCounter,
     /// Keys in the ring.
     pub ring_keys: IntGauge,
+    /// Living keys that should have been rotated by now.
+    pub rotation_overdue: IntGauge,
+    /// Living keys that should be rotated within a week.
+    pub rotation_due_soon: IntGauge,
     /// Lines of the decision log that found no room.
     pub decision_log_dropped: IntCounter,
     connections: IntGaugeVec,
@@ -103,6 +107,10 @@ impl Metrics {
             reloads_ok: reloads.get_metric_with_label_values(&["ok"])?,
             reloads_refused: reloads.get_metric_with_label_values(&["refused"])?,
             ring_keys: make.gauge("keyward_ring_keys", "Keys in memory.")?,
+            rotation_overdue: make
+                .gauge("keyward_keys_rotation_overdue", "Living keys that should have been rotated by now.")?,
+            rotation_due_soon: make
+                .gauge("keyward_keys_rotation_due_soon", "Living keys that should be rotated within a week.")?,
             decision_log_dropped: make
                 .counter("keyward_decision_log_dropped_total", "Lines of the decision log that found no room.")?,
             connections: make.gauges("keyward_connections", "Open connections, by listener.", &["listener"])?,
@@ -232,6 +240,8 @@ mod tests {
             "keyward_revision_age_seconds 0",
             "keyward_revision_stale_seconds 0",
             "keyward_ring_keys 0",
+            "keyward_keys_rotation_overdue 0",
+            "keyward_keys_rotation_due_soon 0",
             "keyward_decision_log_dropped_total 0",
             r#"keyward_connections{listener="decision"} 0"#,
             "# TYPE keyward_decision_seconds histogram",

@@ -9,12 +9,17 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::activate::{Activator, Report};
+use crate::key::{Key, Status};
 use crate::metrics;
 use crate::pdp::Pdp;
 use crate::policy::PolicyInfo;
+
+/// A rotation that is due within this is due soon.
+const SOON: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// What the endpoints of the admin listener share.
 pub struct Admin {
@@ -53,10 +58,29 @@ impl Admin {
     }
 }
 
+impl Admin {
+    fn count_keys(&self, now: Timestamp) {
+        let (figures, keys) = (self.pdp.metrics(), self.pdp.ledger().ring().keys());
+        let soon = now.checked_add(SOON).unwrap_or(Timestamp::MAX);
+        let is_living = |key: &Key| matches!(key.status(&key.secret, now), Status::Good | Status::Disabled);
+        let due = keys.iter().filter_map(|live| Some((&live.key, live.key.rotation_due_at()?)));
+        let due: Vec<Timestamp> = due.filter_map(|(key, at)| is_living(key).then_some(at)).collect();
+        let count = |is_counted: &dyn Fn(&Timestamp) -> bool| {
+            i64::try_from(due.iter().filter(|at| is_counted(at)).count()).unwrap_or(i64::MAX)
+        };
+        figures.rotation_overdue.set(count(&|at| *at <= now));
+        figures.rotation_due_soon.set(count(&|at| *at > now && *at <= soon));
+        figures.ring_keys.set(i64::try_from(keys.len()).unwrap_or(i64::MAX));
+    }
+}
+
 async fn figures(State(admin): State<Arc<Admin>>) -> Response {
-    let figures = admin.pdp.metrics();
-    figures.ring_keys.set(i64::try_from(admin.pdp.ledger().ring().len()).unwrap_or(i64::MAX));
-    match figures.render(Instant::now()) {
+    let counting = Arc::clone(&admin);
+    // Every key is looked at, which is no work for a thread that answers others.
+    if let Err(error) = tokio::task::spawn_blocking(move || counting.count_keys(Timestamp::now())).await {
+        tracing::error!(%error, "the keys could not be counted");
+    }
+    match admin.pdp.metrics().render(Instant::now()) {
         Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "the metrics cannot be rendered");

@@ -464,6 +464,16 @@ async fn lists_are_paged_in_a_stable_order_and_filtered() {
         assert_eq!(answer.status(), 400, "{query}");
         assert_eq!(answer.json::<Value>().await.unwrap()["field"], field, "{query}");
     }
+    // A key that should be rotated soon is listed and counted, until it is revoked.
+    let body = json!({ "kind": "secret", "mode": "test", "name": "worker", "rotate_every": "3d" });
+    let made = operator.done("POST", &format!("/v1/accounts/{account}/keys"), body).await;
+    let due = operator.done("GET", "/v1/keys?rotation_due_within_days=7", Value::Null).await;
+    assert_eq!(due["items"].as_array().unwrap().len(), 1);
+    assert_eq!(due["items"][0]["id"], made["id"]);
+    assert_eq!(demo.metric("keyward_keys_rotation_due_soon ").await, 1);
+    assert_eq!(demo.metric("keyward_keys_rotation_overdue ").await, 0);
+    operator.done("POST", &format!("/v1/keys/{}/revoke", made["id"].as_str().unwrap()), json!({})).await;
+    assert_eq!(demo.metric("keyward_keys_rotation_due_soon ").await, 0);
     // The trail, from both ends, comes to the same.
     let whole = operator.done("GET", "/v1/events?order=oldest&limit=1000", Value::Null).await;
     let mut newest = Vec::new();
