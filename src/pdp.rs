@@ -427,7 +427,9 @@ mod tests {
             ("key_expired", Transport::Secure, item, |key| {
                 key.change_extras(|extras| extras.expires_at = Some(Timestamp::now()));
             }),
-            ("key_compromised", Transport::Secure, item, |key| key.secret.compromised_at = Some(Timestamp::now())),
+            ("key_compromised", Transport::Secure, item, |key| {
+                key.secret.compromised_at = Some(Timestamp::now().into());
+            }),
         ];
         let address = Some("192.0.2.7".parse().unwrap());
         let cases = used.map(|case| (case, true)).into_iter().chain(unused.map(|case| (case, false)));

@@ -110,7 +110,7 @@ fn key(account: &Account, kind: Kind, revision: &Revision, now: Timestamp) -> Ke
         selector: Selector::random().unwrap(),
         phc: Phc::none(),
         screen: Screen::none(),
-        created_at: now,
+        created_at: now.into(),
         compromised_at: None,
     };
     Key::create(account, new, KeyId::random().unwrap(), secret, now).unwrap()

@@ -200,8 +200,13 @@ impl Example {
 impl ExampleKey {
     fn caller(&self, account: &Account, now: Timestamp) -> Result<Caller, String> {
         let selector = Selector::random().map_err(|error| error.to_string())?;
-        let secret =
-            StoredSecret { selector, phc: Phc::none(), screen: Screen::none(), created_at: now, compromised_at: None };
+        let secret = StoredSecret {
+            selector,
+            phc: Phc::none(),
+            screen: Screen::none(),
+            created_at: now.into(),
+            compromised_at: None,
+        };
         let new = NewKey { scopes: self.scopes.clone(), ..NewKey::named(self.kind, self.mode, "example") };
         let id = KeyId::random().map_err(|error| error.to_string())?;
         let key = Key::create(account, new, id, secret, now).map_err(|error| error.to_string())?;

@@ -30,7 +30,7 @@ fn key(kind: Kind, mode: Mode, scopes: &[&str]) -> Key {
         selector: Selector::random().unwrap(),
         phc: Phc::none(),
         screen: Screen::none(),
-        created_at: now(),
+        created_at: now().into(),
         compromised_at: None,
     };
     let scopes = scopes.iter().map(|scope| (*scope).into()).collect();
@@ -64,7 +64,7 @@ fn the_state_of_a_key_is_said_before_anything_about_the_call() {
         (|key| key.change_extras(|extras| extras.expires_at = Some(now())), "key_expired"),
         (|key| key.state = State::Disabled, "key_disabled"),
         (Key::revoke, "key_revoked"),
-        (|key| key.secret.compromised_at = Some(now()), "key_compromised"),
+        (|key| key.secret.compromised_at = Some(now().into()), "key_compromised"),
         (
             |key| {
                 let ends_at = now() - SignedDuration::from_secs(1);

@@ -177,7 +177,7 @@ pub(super) fn list_keys(configuration: &Configuration, account: Option<&str>) ->
             key.kind.as_str(),
             key.mode.as_str(),
             state(key),
-            minute(key.created_at),
+            minute(key.created_at.into()),
             key.name
         );
     }
@@ -209,7 +209,7 @@ pub(super) fn show_key(configuration: &Configuration, id: &str) -> Result<(), Fa
         ("state", state(key).to_owned()),
         ("scopes", scopes),
         ("addresses", addresses),
-        ("created", minute(key.created_at)),
+        ("created", minute(key.created_at.into())),
         ("expires", expires),
         ("token", token.to_owned()),
         ("last used", last_used(uses.secret)),

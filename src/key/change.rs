@@ -104,7 +104,7 @@ impl Key {
 
     /// When its secret should be replaced at the latest.
     pub fn rotation_due_at(&self) -> Option<Timestamp> {
-        self.secret.created_at.checked_add(self.rotate_every()?).ok()
+        self.secret.created_at.time().checked_add(self.rotate_every()?).ok()
     }
 
     /// When and why it was revoked.

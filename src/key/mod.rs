@@ -11,6 +11,7 @@ mod account;
 mod change;
 mod found;
 mod id;
+mod moment;
 mod record;
 mod secret;
 mod token;
@@ -20,6 +21,7 @@ pub use account::Account;
 pub use change::{Extras, KeyUpdate, LONGEST_OVERLAP, Revocation};
 pub use found::{Found, find_tokens};
 pub use id::{AccountId, ApiTokenId, EnvironmentId, IdError, KeyId, Selector, UserId};
+pub use moment::Moment;
 pub(crate) use record::is_presentable;
 pub use record::{Key, KeyError, Kind, Mode, NewKey, Retiring, Scope, State, Status, StoredSecret, UnknownWord};
 #[cfg(test)]

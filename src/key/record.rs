@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Account, AccountId, EnvironmentId, Extras, KeyId, KeyUpdate, LONGEST_OVERLAP, Mint, Phc, Screen, Selector,
+    Account, AccountId, EnvironmentId, Extras, KeyId, KeyUpdate, LONGEST_OVERLAP, Mint, Moment, Phc, Screen, Selector,
 };
 
 /// Networks that a key may list.
@@ -177,16 +177,22 @@ pub struct StoredSecret {
     /// Turns wrong secrets away before Argon2.
     pub screen: Screen,
     /// When it was made.
-    pub created_at: Timestamp,
+    pub created_at: Moment,
     /// Since when it is known to be exposed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub compromised_at: Option<Timestamp>,
+    pub compromised_at: Option<Moment>,
 }
 
 impl StoredSecret {
     /// What to keep of a new token whose secret hashed to `phc`.
     pub fn new(mint: &Mint, phc: Phc, now: Timestamp) -> Self {
-        Self { selector: mint.selector(), phc, screen: mint.secret().screen(), created_at: now, compromised_at: None }
+        Self {
+            selector: mint.selector(),
+            phc,
+            screen: mint.secret().screen(),
+            created_at: now.into(),
+            compromised_at: None,
+        }
     }
 }
 
@@ -220,7 +226,7 @@ pub struct Key {
     /// Whether people let it work.
     pub state: State,
     /// When it was made.
-    pub created_at: Timestamp,
+    pub created_at: Moment,
     /// The secret that proves it.
     pub secret: StoredSecret,
     /// The secret before, until its overlap ends.
@@ -364,7 +370,7 @@ impl Key {
             name: new.name.into(),
             scopes: scopes.into(),
             state: State::Active,
-            created_at: now,
+            created_at: now.into(),
             secret,
             retiring: None,
             extras: None,
@@ -431,7 +437,7 @@ impl Key {
         let found = std::iter::once(&mut self.secret)
             .chain(self.retiring.as_deref_mut().map(|retiring| &mut retiring.secret))
             .find(|secret| secret.selector == *selector && secret.compromised_at.is_none());
-        found.map(|secret| secret.compromised_at = Some(now)).is_some()
+        found.map(|secret| secret.compromised_at = Some(now.into())).is_some()
     }
 
     /// Puts a new secret in place; the one before works until `overlap` has passed, or the key's expiry,

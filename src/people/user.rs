@@ -214,7 +214,7 @@ impl User {
     pub fn compromise(&mut self, selector: &Selector, now: Timestamp) -> bool {
         let mut secrets = self.tokens.iter_mut().map(|token| &mut token.secret);
         let found = secrets.find(|secret| secret.selector == *selector && secret.compromised_at.is_none());
-        let is_found = found.map(|secret| secret.compromised_at = Some(now)).is_some();
+        let is_found = found.map(|secret| secret.compromised_at = Some(now.into())).is_some();
         self.touched(is_found, now)
     }
 

@@ -87,7 +87,7 @@ pub(super) async fn create_account(
     let live = find_account(&manage, &id)?;
     let mut keys = manage.ledger().ring().keys_of(&live.account.id);
     keys.sort_by_key(|live| (live.key.created_at, live.key.id));
-    let of_then = keys.iter().filter(|key| key.key.created_at == live.account.created_at);
+    let of_then = keys.iter().filter(|key| key.key.created_at == live.account.created_at.into());
     let token = |id: KeyId| manage.recent.find(once.as_ref(), &id.to_string());
     let keys = of_then.map(|live| KeyView::of(&live.key, now).showing(token(live.key.id))).collect();
     let body = NewAccount { account: AccountView::of(&live), keys };

@@ -165,7 +165,7 @@ impl KeyFilter {
         };
         self.mode.is_none_or(|mode| key.mode == mode)
             && self.kind.is_none_or(|kind| key.kind == kind)
-            && self.unused_since.is_none_or(|since| key.created_at < since)
+            && self.unused_since.is_none_or(|since| key.created_at.time() < since)
             && self.state.is_none_or(|state| KeyState::of(key, now) == state)
             && self
                 .expiring_within_days
