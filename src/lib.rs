@@ -14,6 +14,7 @@
 //! - [`activate`]: how a revision comes into force: vetted, tested, swapped, remembered.
 //! - [`verifier`]: the one slow check of a secret, bounded and off the runtime.
 //! - [`pdp`]: the policy decision point: the live parts above behind one `authorize`.
+//! - [`outbound`]: how this program calls others over HTTP.
 //! - [`http`]: the listeners; they translate, authorize and answer.
 //! - [`daemon`]: all of it put together, started and stopped.
 //! - [`demo`]: a small Docs API to try it all on.
@@ -32,6 +33,7 @@ pub mod http;
 pub mod key;
 pub mod ledger;
 pub mod metrics;
+pub mod outbound;
 pub mod pdp;
 pub mod people;
 pub mod policy;

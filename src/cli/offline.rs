@@ -1,90 +1,159 @@
-//! The commands that work on files and on a stopped daemon's store.
+//! `keyward offline`: recovery, on the store of a daemon that is stopped.
+//!
+//! Whoever may read the store's folder may do this: it asks for no token, and no policy is asked. Each change is
+//! recorded as made at the console.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
-use std::process::ExitCode;
 use std::sync::Arc;
 
+use clap::{Args, Subcommand};
 use jiff::Timestamp;
+use zeroize::Zeroizing;
 
-use super::{Configuration, CreateKey, Failure};
-use crate::activate::vet;
-use crate::config::{self, Config};
+use super::Failure;
+use super::configuration::Configuration;
+use super::keys::KEEP;
+use super::terminal::say;
+use crate::config::Config;
 use crate::key::{AccountId, Cost, Key, KeyId, LastUsed, Mint, NewKey, Scope, Status};
 use crate::ledger::Ledger;
-use crate::people::{Email, NewUser};
+use crate::people::NewUser;
 use crate::policy::{Bundle, Revision};
-use crate::shipped;
-use crate::store::{SledStore, backup};
+use crate::store::SledStore;
 use crate::trail::By;
 
-fn say(text: &str) -> Result<(), Failure> {
-    Ok(io::stdout().lock().write_all(text.as_bytes())?)
+#[derive(Subcommand)]
+pub(super) enum Offline {
+    /// Create and list accounts
+    #[command(subcommand)]
+    Accounts(Accounts),
+    /// Create, list, show and revoke keys
+    #[command(subcommand)]
+    Keys(Keys),
+    /// Make an operator, when all their tokens and passwords are lost
+    #[command(subcommand)]
+    Users(Users),
 }
 
-fn failure(message: impl Into<String>) -> Failure {
-    Failure { message: message.into(), code: 1 }
+#[derive(Subcommand)]
+pub(super) enum Accounts {
+    /// Make an account with its two pairs of keys, and show their tokens, once
+    Create {
+        /// What people will call it
+        name: String,
+        #[command(flatten)]
+        configuration: Configuration,
+    },
+    /// List the accounts
+    List {
+        #[command(flatten)]
+        configuration: Configuration,
+    },
 }
 
-/// The first person: someone who can name the others.
-fn first_operator(data: &Path, email: &str) -> Result<Mint, Failure> {
-    let ledger = Ledger::load(Arc::new(SledStore::open(data)?))?;
+#[derive(Subcommand)]
+pub(super) enum Keys {
+    /// Make a key, and show its token, once
+    Create(CreateKey),
+    /// List the keys
+    List {
+        /// Only this account's
+        #[arg(long, value_name = "ID")]
+        account: Option<String>,
+        #[command(flatten)]
+        configuration: Configuration,
+    },
+    /// Show a key
+    Show {
+        /// The key's id
+        key: String,
+        #[command(flatten)]
+        configuration: Configuration,
+    },
+    /// Kill a key for good
+    Revoke {
+        /// The key's id
+        key: String,
+        #[command(flatten)]
+        configuration: Configuration,
+    },
+}
+
+#[derive(Args)]
+pub(super) struct CreateKey {
+    /// Whose key it is
+    #[arg(long, value_name = "ID")]
+    account: String,
+    /// publishable, secret or restricted
+    #[arg(long)]
+    kind: String,
+    /// live or test
+    #[arg(long)]
+    mode: String,
+    /// What people will call it
+    #[arg(long)]
+    name: String,
+    /// A scope of a restricted key; may be given several times
+    #[arg(long = "scope", value_name = "SCOPE")]
+    scopes: Vec<String>,
+    /// A network from which alone the key may be used; may be given several times
+    #[arg(long = "address", value_name = "NET")]
+    addresses: Vec<String>,
+    /// When it stops working, for example 2027-01-31T00:00:00Z
+    #[arg(long, value_name = "TIME")]
+    expires_at: Option<String>,
+    #[command(flatten)]
+    configuration: Configuration,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Users {
+    /// Make an operator, with a token that is shown once
+    Create {
+        /// Their e-mail address, which nobody else may have
+        email: String,
+        /// What they are called
+        #[arg(long, default_value = "Operator")]
+        name: String,
+        /// Say that they will run this installation: nobody else is made here
+        #[arg(long, required = true)]
+        operator: bool,
+        #[command(flatten)]
+        configuration: Configuration,
+    },
+}
+
+pub(super) fn run(given: Offline) -> Result<(), Failure> {
+    match given {
+        Offline::Accounts(Accounts::Create { name, configuration }) => create_account(&configuration, &name),
+        Offline::Accounts(Accounts::List { configuration }) => list_accounts(&configuration),
+        Offline::Keys(Keys::Create(create)) => create_key(create),
+        Offline::Keys(Keys::List { account, configuration }) => list_keys(&configuration, account.as_deref()),
+        Offline::Keys(Keys::Show { key, configuration }) => show_key(&configuration, &key),
+        Offline::Keys(Keys::Revoke { key, configuration }) => revoke_key(&configuration, &key),
+        Offline::Users(Users::Create { email, name, operator: _, configuration }) => {
+            create_operator(&configuration, &email, &name)
+        }
+    }
+}
+
+/// Someone who can name the others, and their token.
+pub(super) fn operator(ledger: &Ledger, email: &str, name: &str, cost: Cost, made_by: &str) -> Result<Mint, Failure> {
     let by = By::console(Timestamp::now());
-    let new = NewUser { email: email.into(), name: "Operator".into(), operator: true, roles: BTreeMap::new() };
+    let new = NewUser { email: email.into(), name: name.into(), operator: true, roles: BTreeMap::new() };
     let operator = ledger.create_user(new, None, None, &by)?;
-    let (_, mint) = ledger.create_token(&operator.user.id, "keyward init", None, Cost::default(), None, &by)?;
+    let (_, mint) = ledger.create_token(&operator.user.id, made_by, None, cost, None, &by)?;
     Ok(mint)
 }
 
-pub(super) fn init(folder: &Path, operator: &str) -> Result<(), Failure> {
-    let _: Email = operator.parse()?;
-    let file = folder.join(config::FILE);
-    let at = |path: &Path, error: io::Error| failure(format!("{}: {error}", path.display()));
-    if file.exists() {
-        return Err(failure(format!("{} is there already; nothing was changed", file.display())));
-    }
-    let data = folder.join(Config::default().data_dir);
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(&data).map_err(|error| at(&data, error))?;
-    shipped::copy_to(folder).map_err(|error| at(folder, error))?;
-    let mut out = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o644)
-        .open(&file)
-        .map_err(|error| at(&file, error))?;
-    out.write_all(config::TEMPLATE.as_bytes()).and_then(|()| out.sync_all()).map_err(|error| at(&file, error))?;
-    let token = first_operator(&data, operator)?;
-    let config = file.display();
-    say(&zeroize::Zeroizing::new(format!(
-        "Made {config}, {}, and the schema and policies of an example API beside them.\n\n\
-         The operator {operator} may manage everything with this token, which is shown this once:\n\n  {}\n\nNext:\n  \
-         1. Describe your API in {}, and who may do what in {}.\n  \
-         2. keyward policy check --config {config}\n  \
-         3. keyward accounts create \"My account\" --config {config}\n  \
-         4. keyward serve --config {config}\n\n\
-         While it serves, accounts and keys are managed over http://127.0.0.1:8702, described at /openapi.json.\n",
-        data.display(),
-        token.expose(),
-        folder.join("schemas").display(),
-        folder.join("policies").display(),
-    )))
-}
-
-/// Makes the configured store of a backup.
-pub(super) fn restore(configuration: &Configuration, file: &Path) -> Result<(), Failure> {
+fn create_operator(configuration: &Configuration, email: &str, name: &str) -> Result<(), Failure> {
     let config = configuration.load(vec![])?;
-    let at = |error: io::Error| failure(format!("{}: {error}", file.display()));
-    let mut backup: Box<dyn io::BufRead> = if file.as_os_str() == "-" {
-        Box::new(io::stdin().lock())
-    } else {
-        Box::new(io::BufReader::new(fs::File::open(file).map_err(at)?))
-    };
-    let rows = backup::restore(&mut backup, &config.data_dir)?;
-    say(&format!("{} is restored, {rows} rows\n", config.data_dir.display()))
+    let token = operator(&open(&config)?, email, name, config.argon2.cost(), "keyward offline users create")?;
+    say(&Zeroizing::new(format!(
+        "The operator {email} may manage everything with this token, which is shown this once:\n\n  {}\n",
+        token.expose()
+    )))
 }
 
 fn open(config: &Config) -> Result<Ledger, Failure> {
@@ -95,13 +164,11 @@ fn shown_once(key: &Key, mint: &Mint) -> String {
     format!("  {:<12} {:<5} {}  {}\n", key.kind.as_str(), key.mode.as_str(), key.id, mint.expose())
 }
 
-const KEEP: &str = "\nThe tokens of secret and restricted keys are shown this once. Keep them in a secret manager.\n";
-
-pub(super) fn create_account(configuration: &Configuration, name: &str) -> Result<(), Failure> {
+fn create_account(configuration: &Configuration, name: &str) -> Result<(), Failure> {
     let config = configuration.load(vec![])?;
     let (account, pairs) =
         open(&config)?.create_account(name, config.argon2.cost(), None, &By::console(Timestamp::now()))?;
-    let mut text = zeroize::Zeroizing::new(format!("{} {}\n\n", account.id, account.name));
+    let mut text = Zeroizing::new(format!("{} {}\n\n", account.id, account.name));
     for (key, mint) in &pairs {
         text.push_str(&shown_once(key, mint));
     }
@@ -109,7 +176,7 @@ pub(super) fn create_account(configuration: &Configuration, name: &str) -> Resul
     say(&text)
 }
 
-pub(super) fn list_accounts(configuration: &Configuration) -> Result<(), Failure> {
+fn list_accounts(configuration: &Configuration) -> Result<(), Failure> {
     let ledger = open(&configuration.load(vec![])?)?;
     let mut accounts = ledger.ring().accounts();
     accounts.sort_by_key(|live| (live.account.created_at, live.account.id));
@@ -121,15 +188,17 @@ pub(super) fn list_accounts(configuration: &Configuration) -> Result<(), Failure
     say(&text)
 }
 
-pub(super) fn create_key(given: CreateKey) -> Result<(), Failure> {
+fn create_key(given: CreateKey) -> Result<(), Failure> {
     let config = given.configuration.load(vec![])?;
     let account: AccountId = given.account.parse()?;
     let addresses = given.addresses.iter().map(|text| {
         let network = text.parse().or_else(|_| text.parse::<std::net::IpAddr>().map(ipnet::IpNet::from));
-        network.map_err(|_| failure(format!("--address: `{text}` is no network such as 192.0.2.0/24 and no address")))
+        network
+            .map_err(|_| Failure::new(format!("--address: `{text}` is no network such as 192.0.2.0/24 and no address")))
     });
     let expires_at = given.expires_at.as_deref().map(|text| {
-        text.parse().map_err(|_| failure(format!("--expires-at: `{text}` is no time such as 2027-01-31T00:00:00Z")))
+        text.parse()
+            .map_err(|_| Failure::new(format!("--expires-at: `{text}` is no time such as 2027-01-31T00:00:00Z")))
     });
     let new = NewKey {
         scopes: given.scopes.iter().map(|scope| Scope::from(scope.as_str())).collect(),
@@ -140,7 +209,7 @@ pub(super) fn create_key(given: CreateKey) -> Result<(), Failure> {
     check_scopes(&config, &new.scopes)?;
     let (key, mint) =
         open(&config)?.create_key(&account, new, config.argon2.cost(), None, &By::console(Timestamp::now()))?;
-    let text = zeroize::Zeroizing::new(format!("{}{KEEP}", shown_once(&key, &mint)));
+    let text = Zeroizing::new(format!("{}{KEEP}", shown_once(&key, &mint)));
     say(&text)
 }
 
@@ -153,11 +222,13 @@ fn check_scopes(config: &Config, scopes: &[Scope]) -> Result<(), Failure> {
     let known = &revision.model().scopes;
     match scopes.iter().find(|scope| !known.iter().any(|known| **known == *scope.as_str())) {
         None => Ok(()),
-        Some(scope) => Err(failure(format!("--scope: the schema has no scope `{scope}`; it has {}", known.join(", ")))),
+        Some(scope) => {
+            Err(Failure::new(format!("--scope: the schema has no scope `{scope}`; it has {}", known.join(", "))))
+        }
     }
 }
 
-pub(super) fn list_keys(configuration: &Configuration, account: Option<&str>) -> Result<(), Failure> {
+fn list_keys(configuration: &Configuration, account: Option<&str>) -> Result<(), Failure> {
     let ledger = open(&configuration.load(vec![])?)?;
     let account: Option<AccountId> = account.map(str::parse).transpose()?;
     let mut keys = ledger.ring().keys();
@@ -184,10 +255,10 @@ pub(super) fn list_keys(configuration: &Configuration, account: Option<&str>) ->
     say(&text)
 }
 
-pub(super) fn show_key(configuration: &Configuration, id: &str) -> Result<(), Failure> {
+fn show_key(configuration: &Configuration, id: &str) -> Result<(), Failure> {
     let ledger = open(&configuration.load(vec![])?)?;
     let id: KeyId = id.parse()?;
-    let live = ledger.ring().key(&id).ok_or_else(|| failure(format!("there is no key {id}")))?;
+    let live = ledger.ring().key(&id).ok_or_else(|| Failure::new(format!("there is no key {id}")))?;
     let key = &live.key;
     let joined = |parts: Vec<String>, none: &str| if parts.is_empty() { none.to_owned() } else { parts.join(" ") };
     let mut text = String::new();
@@ -222,7 +293,7 @@ pub(super) fn show_key(configuration: &Configuration, id: &str) -> Result<(), Fa
     say(&text)
 }
 
-pub(super) fn revoke_key(configuration: &Configuration, id: &str) -> Result<(), Failure> {
+fn revoke_key(configuration: &Configuration, id: &str) -> Result<(), Failure> {
     let ledger = open(&configuration.load(vec![])?)?;
     let id: KeyId = id.parse()?;
     let (_, _, lived) = ledger.revoke_key(&id, None, None, &By::console(Timestamp::now()))?;
@@ -249,33 +320,4 @@ fn last_used(used: Option<LastUsed>) -> String {
 
 fn minute(time: Timestamp) -> String {
     time.strftime("%Y-%m-%d %H:%M UTC").to_string()
-}
-
-pub(super) fn check_policies(configuration: &Configuration) -> Result<(), Failure> {
-    let config = configuration.load(vec![])?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let checked = Bundle::read(&config.schemas_dir, &config.policies_dir).and_then(|bundle| {
-        let vetted = runtime.block_on(vet::Vetter::of_this_program().vet(&bundle));
-        vetted.map_err(vet::Failure::into_rejection)
-    });
-    match checked {
-        Ok(revision) => say(&format!(
-            "good: revision {}, {} routes, {} policies\n",
-            revision.digest().short(),
-            revision.routes().count(),
-            revision.policies().len()
-        )),
-        Err(rejection) => Err(failure(format!("the files would be refused\n\n{}", rejection.render()))),
-    }
-}
-
-/// The child's side of a first look at new files: 0 when they are good, 1 with the rejection on standard output.
-pub(super) fn vet() -> ExitCode {
-    match vet::check_as_child(io::stdin()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(rejection) => {
-            let written = serde_json::to_writer(io::stdout().lock(), &rejection);
-            ExitCode::from(if written.is_ok() { 1 } else { 2 })
-        }
-    }
 }

@@ -1,15 +1,73 @@
 //! The commands that go on running: `serve` and `demo`.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::{Demo, Failure, Serve};
+use super::Failure;
+use super::configuration::Configuration;
 use crate::authorize::STACK;
-use crate::config::Log;
+use crate::config::{Config, Log, ProxyStyle};
 use crate::daemon::Daemon;
 use crate::{demo, telemetry};
+
+#[derive(Args)]
+pub(super) struct Demo {
+    /// Where the demo keeps everything
+    #[arg(long, value_name = "DIR", default_value = "keyward-demo")]
+    data: PathBuf,
+    /// Write the tokens and addresses to a file that a shell can read
+    #[arg(long, value_name = "FILE")]
+    env_file: Option<PathBuf>,
+    /// Where decisions are asked for
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8700")]
+    decision_addr: SocketAddr,
+    /// Where the metrics and the state of the policies are
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8702")]
+    admin_addr: SocketAddr,
+    /// Where the Docs API listens with TLS
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8743")]
+    api_addr: SocketAddr,
+    /// Where the Docs API listens without
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8703")]
+    api_http_addr: SocketAddr,
+    /// The headers in which a proxy in front states the call: x-forwarded, x-original or envoy
+    #[arg(long, value_name = "STYLE", default_value = "x-forwarded", value_parser = proxy_style)]
+    proxy_style: ProxyStyle,
+}
+
+fn proxy_style(text: &str) -> Result<ProxyStyle, String> {
+    match text {
+        "x-forwarded" => Ok(ProxyStyle::XForwarded),
+        "x-original" => Ok(ProxyStyle::XOriginal),
+        "envoy" => Ok(ProxyStyle::Envoy),
+        _ => Err("give x-forwarded, x-original or envoy".into()),
+    }
+}
+
+#[derive(Args)]
+pub(super) struct Serve {
+    #[command(flatten)]
+    configuration: Configuration,
+    /// Where decisions are asked for
+    #[arg(long, value_name = "ADDR")]
+    decision_addr: Option<SocketAddr>,
+    /// Where the metrics and the state of the policies are
+    #[arg(long, value_name = "ADDR")]
+    admin_addr: Option<SocketAddr>,
+}
+
+impl Serve {
+    fn load(&self) -> Result<Config, Failure> {
+        let addresses = [("decision.addr", self.decision_addr), ("admin.addr", self.admin_addr)];
+        let flags = addresses.into_iter().filter_map(|(key, address)| Some((key, address?.to_string())));
+        self.configuration.load(flags.collect())
+    }
+}
 
 pub(super) fn serve(serve: &Serve) -> Result<(), Failure> {
     let config = serve.load()?;

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use super::collection::ItemKind::{Job, Resource, Webhook};
 use super::collection::{ApiError, Collection, merge};
 use crate::daemon::Daemon;
+use crate::outbound;
 use crate::store::Store;
 
 /// Bytes of a body.
@@ -50,11 +51,7 @@ struct Decision {
 
 /// The API on a listener that speaks `scheme`.
 pub(super) fn router(daemon: &Daemon, scheme: &'static str) -> Result<Router, String> {
-    let client = reqwest::Client::builder()
-        .timeout(Duration::from_secs(5))
-        .no_proxy()
-        .build()
-        .map_err(|error| error.to_string())?;
+    let client = outbound::plain().timeout(Duration::from_secs(5)).build().map_err(|error| error.to_string())?;
     let api = Api {
         store: Arc::clone(&daemon.store),
         client,

@@ -37,19 +37,19 @@ fn init_makes_a_private_data_folder_and_a_configuration_that_changes_nothing() {
 #[tokio::test]
 async fn a_key_lives_from_the_command_line_that_made_it_to_the_one_that_revokes_it() {
     let folder = init();
-    let account = done(&["accounts", "create", "Vexart"], folder.path());
+    let account = done(&["offline", "accounts", "create", "Vexart"], folder.path());
     let account = account.split_whitespace().next().unwrap().to_owned();
-    assert!(done(&["accounts", "list"], folder.path()).contains(&account));
-    let create = ["keys", "create", "--account", &account, "--kind", "restricted", "--mode", "live"];
+    assert!(done(&["offline", "accounts", "list"], folder.path()).contains(&account));
+    let create = ["offline", "keys", "create", "--account", &account, "--kind", "restricted", "--mode", "live"];
     let more = ["--name", "Worker", "--scope", "resources:read", "--address", "192.0.2.0/24"];
     let made = done(&[&create[..], &more].concat(), folder.path());
     let words: Vec<&str> = made.split_whitespace().collect();
     let (id, token) = (words[2].to_owned(), words[3].to_owned());
     assert!(id.starts_with("key_") && token.starts_with("rk_live_"), "{made}");
 
-    let list = done(&["keys", "list", "--account", &account], folder.path());
+    let list = done(&["offline", "keys", "list", "--account", &account], folder.path());
     assert_eq!(list.lines().count(), 6, "{list}");
-    let shown = done(&["keys", "show", &id], folder.path());
+    let shown = done(&["offline", "keys", "show", &id], folder.path());
     for part in ["Worker", "restricted", "resources:read", "192.0.2.0/24", "active", "never", "shown when it was made"]
     {
         assert!(shown.contains(part), "{part}: {shown}");
@@ -71,9 +71,9 @@ async fn a_key_lives_from_the_command_line_that_made_it_to_the_one_that_revokes_
     let Serve { process, folder, .. } = serve;
     assert!(process.stop().0.success());
 
-    assert!(done(&["keys", "revoke", &id], folder.path()).contains("revoked, for good"));
-    assert!(done(&["keys", "revoke", &id], folder.path()).contains("already"));
-    assert!(done(&["keys", "show", &id], folder.path()).contains("revoked"));
+    assert!(done(&["offline", "keys", "revoke", &id], folder.path()).contains("revoked, for good"));
+    assert!(done(&["offline", "keys", "revoke", &id], folder.path()).contains("already"));
+    assert!(done(&["offline", "keys", "show", &id], folder.path()).contains("revoked"));
     let serve = Serve::start_in(folder, vec![]);
     assert_eq!(reason(&serve.decision, "192.0.2.7").await, "key_revoked");
 }
@@ -81,11 +81,12 @@ async fn a_key_lives_from_the_command_line_that_made_it_to_the_one_that_revokes_
 #[test]
 fn a_key_that_cannot_be_as_asked_is_refused_with_what_to_give_instead() {
     let folder = init();
-    let account = done(&["accounts", "create", "Vexart"], folder.path());
+    let account = done(&["offline", "accounts", "create", "Vexart"], folder.path());
     let account = account.split_whitespace().next().unwrap();
-    let before = done(&["keys", "list"], folder.path());
+    let before = done(&["offline", "keys", "list"], folder.path());
     let base = |kind, more: &[&'static str]| -> Vec<&str> {
-        let start = ["keys", "create", "--account", account, "--mode", "live", "--name", "Worker", "--kind", kind];
+        let start =
+            ["offline", "keys", "create", "--account", account, "--mode", "live", "--name", "Worker", "--kind", kind];
         start.iter().chain(more).copied().collect()
     };
     for (arguments, said) in [
@@ -96,16 +97,39 @@ fn a_key_that_cannot_be_as_asked_is_refused_with_what_to_give_instead() {
         (base("restricted", &[]), "at least one scope"),
         (base("secret", &["--expires-at", "2001-01-01T00:00:00Z"]), "not in the future"),
         (base("secret", &["--scope", "resources:read"]), "scope"),
-        (vec!["keys", "create", "--account", "acct_0000000000000000"], "--kind"),
-        (vec!["keys", "show", "key_0000000000000000"], "no key"),
-        (vec!["keys", "show", "sk_live_what"], "key"),
-        (vec!["keys", "revoke", "key_0000000000000000"], "no key"),
+        (vec!["offline", "keys", "create", "--account", "acct_0000000000000000"], "--kind"),
+        (vec!["offline", "keys", "show", "key_0000000000000000"], "no key"),
+        (vec!["offline", "keys", "show", "sk_live_what"], "key"),
+        (vec!["offline", "keys", "revoke", "key_0000000000000000"], "no key"),
     ] {
         let (code, output, error) = keyward(&arguments, folder.path());
         assert!([1, 2].contains(&code) && output.is_empty(), "{arguments:?}: {code} {output}");
         assert!(error.contains(said), "{arguments:?}: {error}");
     }
-    assert_eq!(done(&["keys", "list"], folder.path()), before, "nothing was made");
+    assert_eq!(done(&["offline", "keys", "list"], folder.path()), before, "nothing was made");
+}
+
+#[test]
+fn an_operator_who_is_made_offline_manages_the_daemon_afterwards() {
+    let folder = init();
+    let create = ["offline", "users", "create", "ada@example.com", "--name", "Ada"];
+    let (code, _, error) = keyward(&create, folder.path());
+    assert!(code == 2 && error.contains("--operator"), "{error}");
+    let made = done(&[&create[..], &["--operator"]].concat(), folder.path());
+    let token = made.split_whitespace().find(|word| word.starts_with("kw_")).unwrap().to_owned();
+    let (code, _, error) = keyward(&[&create[..], &["--operator"]].concat(), folder.path());
+    assert!(code == 1 && error.contains("another user has this address"), "{error}");
+    configure(folder.path(), &[]);
+    let serve = Serve::start_in(std::sync::Arc::new(folder), vec![]);
+    let variables = [("KEYWARD_URL", serve.admin.as_str()), ("KEYWARD_TOKEN", token.as_str())];
+    for (arguments, said) in [
+        (&["whoami"][..], "ada@example.com"),
+        (&["users", "create", "bob@example.com", "--name", "Bob", "--operator"], "bob@example.com"),
+        (&["users", "remove", "operator@localhost"], "removed"),
+    ] {
+        let (code, output, error) = keyward_with(arguments, serve.folder.path(), &variables);
+        assert!(code == 0 && output.contains(said), "{arguments:?}: {output}{error}");
+    }
 }
 
 #[test]

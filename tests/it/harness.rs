@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -253,7 +253,7 @@ impl Serve {
         let (code, _, error) = keyward(&["init", "."], folder.path());
         assert_eq!(code, 0, "{error}");
         configure(folder.path(), settings);
-        let (code, output, error) = keyward(&["accounts", "create", "Vexart"], folder.path());
+        let (code, output, error) = keyward(&["offline", "accounts", "create", "Vexart"], folder.path());
         assert_eq!(code, 0, "{error}");
         let is_token = |word: &&str| ["pk_", "sk_"].iter().any(|prefix| word.starts_with(prefix));
         let tokens = output.split_whitespace().filter(is_token).map(str::to_owned).collect();
@@ -309,7 +309,7 @@ pub fn configure(folder: &Path, settings: &[&str]) {
 
 /// A client that keeps connections and heeds no proxy of the environment.
 pub fn client() -> Client {
-    Client::builder().no_proxy().timeout(PATIENCE).build().unwrap()
+    keyward::outbound::plain().timeout(PATIENCE).build().unwrap()
 }
 
 /// Status and reason header of a forward-auth answer.
@@ -326,9 +326,21 @@ pub fn keyward(arguments: &[&str], folder: &Path) -> (i32, String, String) {
 
 /// The same, with environment variables.
 pub fn keyward_with(arguments: &[&str], folder: &Path, variables: &[(&str, &str)]) -> (i32, String, String) {
+    keyward_fed(arguments, folder, variables, "")
+}
+
+/// The same, with something on standard input.
+pub fn keyward_fed(
+    arguments: &[&str],
+    folder: &Path,
+    variables: &[(&str, &str)],
+    input: &str,
+) -> (i32, String, String) {
     let mut command = Command::new(KEYWARD);
-    command.args(arguments).envs(variables.iter().copied()).current_dir(folder).stdin(Stdio::null());
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    command.args(arguments).envs(variables.iter().copied()).current_dir(folder).stdin(Stdio::piped());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Whoever does not read it may have ended already.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let pid = rustix::process::Pid::from_child(&child);
     let (sender, ended) = mpsc::channel();
     std::thread::spawn(move || sender.send(child.wait_with_output()));

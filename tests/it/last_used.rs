@@ -21,7 +21,7 @@ async fn reason(serve: &Serve, token: &str) -> String {
 
 /// The ids of the account's keys, in the order of [`Serve::tokens`].
 fn ids(folder: &Path) -> Vec<String> {
-    let (code, output, error) = keyward(&["keys", "list"], folder);
+    let (code, output, error) = keyward(&["offline", "keys", "list"], folder);
     assert_eq!(code, 0, "{error}");
     let mut keys: Vec<Vec<&str>> = output.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
     // By mode, then by kind: "live" and "publishable" come first.
@@ -31,7 +31,7 @@ fn ids(folder: &Path) -> Vec<String> {
 
 /// What `keyward keys show` says of the last use.
 fn shown(folder: &Path, id: &str) -> String {
-    let (code, output, error) = keyward(&["keys", "show", id], folder);
+    let (code, output, error) = keyward(&["offline", "keys", "show", id], folder);
     assert_eq!(code, 0, "{error}");
     let line = output.lines().find_map(|line| line.strip_prefix("last used"));
     line.unwrap_or_else(|| panic!("no such line: {output}")).trim().to_owned()
@@ -50,7 +50,7 @@ async fn the_last_use_is_on_disk_when_the_daemon_has_ended_and_survives_the_next
         assert!(last.ends_with(&format!("UTC from {WORKER}")), "round {round}: {last}");
         assert_eq!(shown(folder.path(), &ids[3]), "never", "round {round}");
         serve = Serve::start_in(Arc::clone(&folder), tokens.clone());
-        let (code, _, error) = keyward(&["keys", "show", &ids[1]], folder.path());
+        let (code, _, error) = keyward(&["offline", "keys", "show", &ids[1]], folder.path());
         assert_eq!(code, 1, "the daemon holds the store: {error}");
     }
 }

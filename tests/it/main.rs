@@ -10,6 +10,7 @@
 )]
 
 mod cli;
+mod cli_online;
 mod clients;
 mod connections;
 mod demo;

@@ -80,9 +80,10 @@ async fn neither_answers_nor_logs_nor_metrics_tell_a_secret() {
     let folder = std::sync::Arc::new(tempfile::tempdir().unwrap());
     assert_eq!(keyward(&["init", "."], folder.path()).0, 0);
     configure(folder.path(), &["decision_log.path = \"decisions.jsonl\""]);
-    let (_, made, _) = keyward(&["accounts", "create", "Vexart"], folder.path());
+    let (_, made, _) = keyward(&["offline", "accounts", "create", "Vexart"], folder.path());
     let account = made.split_whitespace().next().unwrap();
-    let create = ["keys", "create", "--account", account, "--kind", "restricted", "--mode", "live", "--name", "W"];
+    let create =
+        ["offline", "keys", "create", "--account", account, "--kind", "restricted", "--mode", "live", "--name", "W"];
     let (code, restricted, _) = keyward(&[&create[..], &["--scope", "jobs:write"]].concat(), folder.path());
     assert_eq!(code, 0);
     let is_token = |word: &&str| ["pk_", "sk_", "rk_"].iter().any(|prefix| word.starts_with(prefix));
@@ -101,7 +102,7 @@ async fn neither_answers_nor_logs_nor_metrics_tell_a_secret() {
     let decisions = fs::read_to_string(folder.path().join("decisions.jsonl")).unwrap();
     assert!(decisions.lines().count() > 50, "{decisions}");
     assert_silent("the decision log", &decisions, &tokens);
-    for arguments in [&["keys", "list"][..], &["accounts", "list"]] {
+    for arguments in [&["offline", "keys", "list"][..], &["offline", "accounts", "list"]] {
         let (_, output, error) = keyward(arguments, folder.path());
         assert_silent("the command line", &format!("{output}{error}"), &tokens);
     }
@@ -118,7 +119,7 @@ async fn a_demo_tells_its_tokens_only_where_it_says_so() {
     }
     for (base, token) in [("API_URL", "SK_LIVE"), ("API_HTTP_URL", "SK_TEST")] {
         let url = format!("{}/v1/resources?key={}", demo.get(base), demo.get(token));
-        let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+        let client = keyward::outbound::plain().timeout(PATIENCE).build().unwrap();
         // The certificate is nobody's that this client knows: even a failed handshake must not tell.
         if let Ok(answer) = client.get(url).bearer_auth(demo.get(token)).send().await {
             assert_silent("the API", &answer.text().await.unwrap(), &tokens);

@@ -331,7 +331,8 @@ async fn a_flood_of_keys_that_were_never_seen_is_bounded_and_never_a_401() {
     configure(folder.path(), &costly);
     let mut tokens = Vec::new();
     for account in 0..5 {
-        let (code, output, error) = keyward(&["accounts", "create", &format!("Account {account}")], folder.path());
+        let (code, output, error) =
+            keyward(&["offline", "accounts", "create", &format!("Account {account}")], folder.path());
         assert_eq!(code, 0, "{error}");
         let words = output.split_whitespace().filter(|word| word.len() == 62);
         tokens.extend(words.map(str::to_owned).collect::<Vec<_>>());

@@ -127,9 +127,9 @@ fn a_store_that_a_daemon_holds_is_left_to_it() {
     let serve = Serve::with(&[]);
     let before = listing(&serve.folder.path().join("data"));
     for arguments in [
-        &["accounts", "list"][..],
-        &["accounts", "create", "Other"],
-        &["keys", "list"],
+        &["offline", "accounts", "list"][..],
+        &["offline", "accounts", "create", "Other"],
+        &["offline", "keys", "list"],
         &["serve", "--decision-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0"],
     ] {
         let (code, output, error) = keyward(arguments, serve.folder.path());
@@ -140,7 +140,7 @@ fn a_store_that_a_daemon_holds_is_left_to_it() {
     let (status, _) = serve.process.stop();
     assert!(status.success());
     assert!(serve.folder.path().join("data/keyward-closed").exists(), "it was closed, not just left");
-    assert_eq!(keyward(&["accounts", "list"], serve.folder.path()).0, 0, "it is free again");
+    assert_eq!(keyward(&["offline", "accounts", "list"], serve.folder.path()).0, 0, "it is free again");
 }
 
 #[test]
@@ -170,14 +170,14 @@ fn a_store_that_cannot_be_used_is_named_with_the_way_out_and_left_as_it_is() {
     for (what, damage, said) in cases {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(keyward(&["init", "."], folder.path()).0, 0);
-        assert_eq!(keyward(&["accounts", "create", "Vexart"], folder.path()).0, 0);
+        assert_eq!(keyward(&["offline", "accounts", "create", "Vexart"], folder.path()).0, 0);
         let data = folder.path().join("data");
         damage(&data);
         let before = listing(&data);
         for arguments in [
             &["serve", "--decision-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0"][..],
-            &["accounts", "list"],
-            &["accounts", "create", "Other"],
+            &["offline", "accounts", "list"],
+            &["offline", "accounts", "create", "Other"],
         ] {
             let (code, output, error) = keyward(arguments, folder.path());
             assert_eq!((code, output.as_str()), (1, ""), "{what}: {error}");

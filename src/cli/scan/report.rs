@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::stream::{At, Stop, tokens_in};
 use crate::cli::Failure;
+use crate::cli::terminal::escaped;
 use crate::key::{Found, Kind, masked};
 
 /// What is being read.
@@ -137,23 +138,12 @@ impl Report {
 fn shown(name: &[u8]) -> String {
     let mut out = String::new();
     for chunk in name.utf8_chunks() {
-        for character in chunk.valid().chars() {
-            if character.is_control() || is_steering(character) {
-                out.extend(character.escape_default());
-            } else {
-                out.push(character);
-            }
-        }
+        out.push_str(&escaped(chunk.valid()));
         for byte in chunk.invalid() {
             let _ = write!(out, "\\x{byte:02x}");
         }
     }
     masked(&out).into_owned()
-}
-
-/// Ends a line, or changes the direction of writing, so that what is shown would be another name.
-fn is_steering(character: char) -> bool {
-    matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
