@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -22,7 +22,9 @@ use crate::ledger::{Exposure, Ledger, LedgerError};
 use crate::metrics::Metrics;
 use crate::pdp::Pdp;
 use crate::store::{SledStore, Store, StoreError};
+use crate::trail::By;
 use crate::verifier::Verifier;
+use crate::webhook::{self, Webhook, WebhookError};
 
 /// Connections to the admin listener at a time: scrapers and people.
 const ADMIN_CONNECTIONS: usize = 64;
@@ -44,6 +46,9 @@ pub enum StartError {
     /// The decision log.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// The webhook.
+    #[error(transparent)]
+    Webhook(#[from] WebhookError),
     /// An address cannot be listened on.
     #[error("`{key}`: {address} cannot be listened on: {error}. Is another keyward running? Choose another address.")]
     Listen {
@@ -89,6 +94,7 @@ impl Daemon {
             .map_err(|error| StartError::Internal(error.to_string()))?;
         let metrics = Arc::new(metrics);
         let log = open_log(&config.decision_log, &metrics)?;
+        let webhook = Webhook::new(&config.webhook, metrics.webhook.clone())?;
         let store: Arc<dyn Store> = Arc::new(open_store(config.data_dir.clone()).await?);
         let loading = Arc::clone(&store);
         let ledger = tokio::task::spawn_blocking(move || Ledger::load(loading))
@@ -115,23 +121,34 @@ impl Daemon {
         let decision = Decision::new(Arc::clone(&pdp), &config.decision, log.clone()).router(config.limits.body_bytes);
         let decision = Server::new(decision, limits).gauge(metrics.connections("decision"));
         let manage = Manage::new(Arc::clone(&pdp), config.argon2.cost()).router(config.limits.body_bytes);
-        let admin = Admin { pdp: Arc::clone(&pdp), activator: Arc::clone(&activator) }.router().merge(manage);
+        let admin =
+            Admin { pdp: Arc::clone(&pdp), activator: Arc::clone(&activator), soon: config.rotation.warn_ahead() };
+        let admin = admin.router().merge(manage);
         let admin_limits = Limits { connections: limits.connections.min(ADMIN_CONNECTIONS), ..limits };
         let admin = Server::new(admin, admin_limits).gauge(metrics.connections("admin"));
-        let (stop_forgetting, stop_writing) = (stop.clone(), stop.clone());
+        let (stop_forgetting, stop_writing, stop_reminding) = (stop.clone(), stop.clone(), stop.clone());
+        let telling = match webhook {
+            Some(webhook) => Some(tokio::spawn(webhook.run(pdp.ledger().clone(), stop.clone()))),
+            None => {
+                webhook::forget(pdp.ledger())?;
+                None
+            }
+        };
         let watching = activate::watch::run(
             Arc::clone(&activator),
             Duration::from_millis(config.reload.debounce_ms),
             Duration::from_secs(config.reload.poll_secs.max(1)),
             stop.clone(),
         );
-        let tasks = vec![
+        let mut tasks = vec![
             tokio::spawn(ended(decision.run(decision_listener, stop.clone(), deadline))),
             tokio::spawn(ended(admin.run(admin_listener, stop, deadline))),
             tokio::spawn(watching),
             tokio::spawn(forget(pdp.ledger().clone(), stop_forgetting)),
             tokio::spawn(write_uses(pdp.ledger().clone(), config.last_used.flush_every(), stop_writing)),
+            tokio::spawn(remind(pdp.ledger().clone(), config.rotation.warn_ahead(), stop_reminding)),
         ];
+        tasks.extend(telling);
         tracing::info!(
             decision = %decision_addr, admin = %admin_addr, keys = pdp.ledger().ring().len(),
             version = env!("CARGO_PKG_VERSION"), "serving"
@@ -199,6 +216,30 @@ async fn forget(ledger: Ledger, mut stop: watch::Receiver<bool>) {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::error!(%error, "what is old in the store could not be removed"),
             Err(error) => tracing::error!(%error, "what is old in the store could not be removed"),
+        }
+    }
+}
+
+/// Gives reminders of rotations, once a minute.
+async fn remind(ledger: Ledger, ahead: SignedDuration, mut stop: watch::Receiver<bool>) {
+    let mut each_minute = tokio::time::interval(Duration::from_mins(1));
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            _ = each_minute.tick() => {}
+        }
+        let ledger = ledger.clone();
+        let given = tokio::task::spawn_blocking(move || ledger.remind(ahead, &By::daemon(Timestamp::now())));
+        match given.await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(keys)) => {
+                tracing::warn!(
+                    keys,
+                    "keys should be rotated: see the events key.rotation_due and key.rotation_overdue"
+                );
+            }
+            Ok(Err(error)) => tracing::error!(%error, "reminders of rotations could not be written"),
+            Err(error) => tracing::error!(%error, "reminders of rotations could not be given"),
         }
     }
 }

@@ -15,6 +15,7 @@
 //! - [`verifier`]: the one slow check of a secret, bounded and off the runtime.
 //! - [`pdp`]: the policy decision point: the live parts above behind one `authorize`.
 //! - [`outbound`]: how this program calls others over HTTP.
+//! - [`webhook`]: tells a receiver what happened.
 //! - [`http`]: the listeners; they translate, authorize and answer.
 //! - [`daemon`]: all of it put together, started and stopped.
 //! - [`demo`]: a small Docs API to try it all on.
@@ -43,3 +44,4 @@ pub mod store;
 pub mod telemetry;
 pub mod trail;
 pub mod verifier;
+pub mod webhook;

@@ -39,11 +39,14 @@ pub struct Metrics {
     pub ring_keys: IntGauge,
     /// Living keys that should have been rotated by now.
     pub rotation_overdue: IntGauge,
-    /// Living keys that should be rotated within a week.
+    /// Living keys that should be rotated soon.
     pub rotation_due_soon: IntGauge,
     /// Lines of the decision log that found no room.
     pub decision_log_dropped: IntCounter,
+    /// What becomes of events on their way to the webhook's receiver.
+    pub webhook: Webhook,
     connections: IntGaugeVec,
+    keys: IntGaugeVec,
     revision_info: IntGaugeVec,
     revision_age: Gauge,
     revision_stale: Gauge,
@@ -62,6 +65,19 @@ pub struct Argon2 {
     pub refused: IntCounter,
     /// Time of a run, without the waiting.
     pub seconds: Histogram,
+}
+
+/// What becomes of events on their way to the webhook's receiver.
+#[derive(Debug, Clone)]
+pub struct Webhook {
+    /// Events that the receiver has.
+    pub delivered: IntCounter,
+    /// Times that the receiver did not take an event.
+    pub failed: IntCounter,
+    /// Events that the receiver will never have.
+    pub given_up: IntCounter,
+    /// When the event happened that is being delivered, in seconds since 1970; 0 when there is none.
+    pub waiting_since: IntGauge,
 }
 
 /// When the active revision came into force, and since when the disk holds another one.
@@ -91,7 +107,28 @@ impl Metrics {
             "Revisions of schemas and policies that came into force (ok) or were refused.",
             &["result"],
         )?;
+        let webhook = make.counters(
+            "keyward_webhook_total",
+            "Events that the webhook's receiver has (delivered), attempts that it did not take (failed), and events that \
+             it will never have (given_up).",
+            &["result"],
+        )?;
         Ok(Self {
+            webhook: Webhook {
+                delivered: webhook.get_metric_with_label_values(&["delivered"])?,
+                failed: webhook.get_metric_with_label_values(&["failed"])?,
+                given_up: webhook.get_metric_with_label_values(&["given_up"])?,
+                waiting_since: make.gauge(
+                    "keyward_webhook_waiting_since_seconds",
+                    "When the oldest event happened that the webhook's receiver does not have, in seconds since 1970; 0 \
+                     when it has all.",
+                )?,
+            },
+            keys: make.gauges(
+                "keyward_keys",
+                "Keys, by state; those that were seen over plain HTTP and go on working are flagged, too.",
+                &["state"],
+            )?,
             decisions,
             decision_seconds: make.histogram(
                 "keyward_decision_seconds",
@@ -110,7 +147,7 @@ impl Metrics {
             rotation_overdue: make
                 .gauge("keyward_keys_rotation_overdue", "Living keys that should have been rotated by now.")?,
             rotation_due_soon: make
-                .gauge("keyward_keys_rotation_due_soon", "Living keys that should be rotated within a week.")?,
+                .gauge("keyward_keys_rotation_due_soon", "Living keys that should be rotated soon, as `rotation.warn_days` says.")?,
             decision_log_dropped: make
                 .counter("keyward_decision_log_dropped_total", "Lines of the decision log that found no room.")?,
             connections: make.gauges("keyward_connections", "Open connections, by listener.", &["listener"])?,
@@ -137,6 +174,11 @@ impl Metrics {
     /// The gauge of open connections for a listener, to be handed to its accept loop.
     pub fn connections(&self, listener: &str) -> IntGauge {
         self.connections.with_label_values(&[listener])
+    }
+
+    /// Shows how many keys are in this state.
+    pub fn keys_are(&self, state: &str, count: i64) {
+        self.keys.with_label_values(&[state]).set(count);
     }
 
     /// Shows that the revision with this digest came into force at `now`; the files agree with it.
@@ -242,6 +284,8 @@ mod tests {
             "keyward_ring_keys 0",
             "keyward_keys_rotation_overdue 0",
             "keyward_keys_rotation_due_soon 0",
+            r#"keyward_webhook_total{result="given_up"} 0"#,
+            "keyward_webhook_waiting_since_seconds 0",
             "keyward_decision_log_dropped_total 0",
             r#"keyward_connections{listener="decision"} 0"#,
             "# TYPE keyward_decision_seconds histogram",
@@ -277,6 +321,6 @@ mod tests {
         has(&text, r#"keyward_revision_info{digest="new"} 1"#);
         has(&text, "keyward_revision_age_seconds 1");
         has(&text, "keyward_revision_stale_seconds 0");
-        assert!(!text.contains("old"));
+        assert!(!text.contains(r#""old""#));
     }
 }

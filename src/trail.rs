@@ -47,6 +47,12 @@ pub enum Happened {
     /// A key has a new secret.
     #[serde(rename = "key.rotated")]
     KeyRotated,
+    /// A key's secret should be replaced soon.
+    #[serde(rename = "key.rotation_due")]
+    KeyRotationDue,
+    /// A key's secret should have been replaced by now.
+    #[serde(rename = "key.rotation_overdue")]
+    KeyRotationOverdue,
     /// A person was made known.
     #[serde(rename = "user.created")]
     UserCreated,
@@ -75,7 +81,7 @@ pub enum Happened {
 
 impl Happened {
     /// Every kind of event.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::AccountCreated,
         Self::AccountRenamed,
         Self::AccountClosed,
@@ -86,6 +92,8 @@ impl Happened {
         Self::KeyRevoked,
         Self::KeyCompromised,
         Self::KeyRotated,
+        Self::KeyRotationDue,
+        Self::KeyRotationOverdue,
         Self::UserCreated,
         Self::UserUpdated,
         Self::UserDeleted,
@@ -95,6 +103,11 @@ impl Happened {
         Self::TokenDeleted,
         Self::TokenCompromised,
     ];
+
+    /// The kind of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|happened| happened.as_str() == name)
+    }
 
     /// Its name: what it is about, a dot, and what happened to it.
     pub fn as_str(self) -> &'static str {
@@ -109,6 +122,8 @@ impl Happened {
             Self::KeyRevoked => "key.revoked",
             Self::KeyCompromised => "key.compromised",
             Self::KeyRotated => "key.rotated",
+            Self::KeyRotationDue => "key.rotation_due",
+            Self::KeyRotationOverdue => "key.rotation_overdue",
             Self::UserCreated => "user.created",
             Self::UserUpdated => "user.updated",
             Self::UserDeleted => "user.deleted",

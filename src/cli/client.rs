@@ -58,8 +58,11 @@ impl Client {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let is_plain = base.scheme() == "http";
         let http = if is_plain { outbound::plain() } else { outbound::trusting_the_system() };
-        let http =
-            http.connect_timeout(CONNECT).read_timeout(SILENCE).build().map_err(|error| Failure::new(why(&error)))?;
+        let http = http
+            .connect_timeout(CONNECT)
+            .read_timeout(SILENCE)
+            .build()
+            .map_err(|error| Failure::new(escaped(&outbound::why(&error))))?;
         Ok(Self { runtime, http, base, token })
     }
 
@@ -188,7 +191,7 @@ impl Client {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
-        let (base, why) = (&self.base, why(error));
+        let (base, why) = (&self.base, escaped(&outbound::why(error)));
         let hint = if why.contains("certificate") {
             "name the certificates to trust in SSL_CERT_FILE, or say where the daemon is with --url or KEYWARD_URL"
         } else {
@@ -198,7 +201,7 @@ impl Client {
     }
 
     fn broken(&self, error: &reqwest::Error) -> Failure {
-        let (base, why) = (&self.base, why(error));
+        let (base, why) = (&self.base, escaped(&outbound::why(error)));
         let say = format!("{base} did not answer to the end ({why}); look whether it is done before you try again");
         Failure::of(UNAVAILABLE, say)
     }
@@ -232,16 +235,4 @@ impl Client {
         };
         Failure::of(exit, format!("{field}{detail}\n  ({} {code}{request})", status.as_u16()))
     }
-}
-
-/// An error with its causes, but not the address, which stands beside it.
-fn why(error: &dyn std::error::Error) -> String {
-    let mut causes: Vec<String> = Vec::new();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        causes.push(next.to_string());
-        cause = next.source();
-    }
-    // The last one says it; those before it say that something went wrong.
-    escaped(&causes.pop().unwrap_or_else(|| error.to_string()))
 }

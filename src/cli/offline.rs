@@ -16,7 +16,7 @@ use super::configuration::Configuration;
 use super::keys::KEEP;
 use super::terminal::say;
 use crate::config::Config;
-use crate::key::{AccountId, Cost, Key, KeyId, LastUsed, Mint, NewKey, Scope, Status};
+use crate::key::{AccountId, Cost, Key, KeyId, LastUsed, Mint, NewKey, Scope};
 use crate::ledger::Ledger;
 use crate::people::NewUser;
 use crate::policy::{Bundle, Revision};
@@ -301,13 +301,7 @@ fn revoke_key(configuration: &Configuration, id: &str) -> Result<(), Failure> {
 }
 
 fn state(key: &Key) -> &'static str {
-    match key.status(&key.secret, Timestamp::now()) {
-        Status::Good => "active",
-        Status::Expired => "expired",
-        Status::Disabled => "disabled",
-        Status::Revoked => "revoked",
-        Status::Compromised => "compromised",
-    }
+    key.status(&key.secret, Timestamp::now()).as_str()
 }
 
 fn last_used(used: Option<LastUsed>) -> String {

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use super::client::Client;
 use super::terminal::say;
 use super::{COMMAND_LINE, CONFIGURATION, Failure, NOT_SIGNED_IN};
+use crate::outbound;
 
 /// Holds a person's token. There is no flag for it: everybody on the machine can read command lines.
 const TOKEN: &str = "KEYWARD_TOKEN";
@@ -70,7 +71,7 @@ impl Online {
         if !is_bare || url.query().is_some() || url.fragment().is_some() {
             return Err(failure("give scheme, host, port and path alone; a token belongs into KEYWARD_TOKEN"));
         }
-        if url.scheme() == "http" && !self.insecure && !is_loopback(&url) {
+        if url.scheme() == "http" && !self.insecure && !outbound::is_loopback(&url) {
             return Err(failure(&format!(
                 "{url} is plain HTTP to another machine, which would show your token to everybody in between; give \
                  an https address, or --insecure where you know the network"
@@ -104,17 +105,6 @@ impl Online {
 
 fn read(file: &Path) -> Result<String, Failure> {
     std::fs::read_to_string(file).map_err(|error| Failure::new(format!("{}: {error}", file.display())))
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host_str() {
-        Some("localhost") => true,
-        Some(host) => {
-            let host = host.trim_start_matches('[').trim_end_matches(']');
-            host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-        }
-        None => false,
-    }
 }
 
 #[cfg(test)]

@@ -3,8 +3,11 @@
 use std::path::Path;
 
 use ipnet::IpNet;
+use reqwest::Url;
 
 use super::{Config, LEAST_HEADER_BYTES};
+use crate::outbound;
+use crate::trail::Happened;
 
 /// A value that is refused: which key, and what is wrong and how to mend it.
 pub(super) type Refusal = (&'static str, String);
@@ -18,6 +21,7 @@ pub(super) fn check(config: &Config) -> Result<(), Refusal> {
     limits(config)?;
     argon2(config)?;
     folders(config)?;
+    webhook(config)?;
     header_text(&config.decision.realm)
 }
 
@@ -82,6 +86,7 @@ fn limits(config: &Config) -> Result<(), Refusal> {
         ("limits.request_timeout_ms", limits.request_timeout_ms, DAY_MS),
         ("limits.idle_timeout_ms", limits.idle_timeout_ms, DAY_MS),
         ("last_used.flush_secs", config.last_used.flush_secs, DAY_MS / 1000),
+        ("webhook.timeout_secs", config.webhook.timeout_secs, DAY_MS / 1000),
         ("reload.debounce_ms", config.reload.debounce_ms, DAY_MS),
         ("reload.poll_secs", config.reload.poll_secs, DAY_MS / 1000),
     ];
@@ -129,6 +134,31 @@ fn folders(config: &Config) -> Result<(), Refusal> {
     if let Some((name, folder)) = watched.into_iter().find(|(_, folder)| inside(folder)) {
         let what = format!("{} is inside {name} ({})", config.data_dir.display(), folder.display());
         return refuse("data_dir", format!("{what}, which is watched for edits; choose another folder"));
+    }
+    Ok(())
+}
+
+fn webhook(config: &Config) -> Result<(), Refusal> {
+    let webhook = &config.webhook;
+    if let Some(unknown) = webhook.events.iter().find(|name| Happened::named(name).is_none()) {
+        let names = Happened::ALL.map(Happened::as_str);
+        return refuse("webhook.events", format!("there are no events `{unknown}`; there are {}", names.join(", ")));
+    }
+    let Some(url) = &webhook.url else { return Ok(()) };
+    // Without the address in what is said: it may be all that protects the receiver.
+    let key = "webhook.url";
+    let Ok(url) = Url::parse(url) else {
+        return refuse(key, "give an address such as https://hooks.example.com/keyward");
+    };
+    let is_plain = url.scheme() == "http" && outbound::is_loopback(&url);
+    if url.scheme() != "https" && !is_plain {
+        return refuse(key, "give an https address; plain http is for receivers on this machine");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return refuse(key, "leave user and password out: what is sent is signed");
+    }
+    if webhook.secret_file.is_none() {
+        return refuse("webhook.secret_file", "name the file with the secrets that sign what is sent");
     }
     Ok(())
 }

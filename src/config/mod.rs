@@ -17,8 +17,8 @@ use figment::providers::{Env, Format, Toml};
 use figment::{Figment, Metadata, Provider, Source};
 
 pub use model::{
-    Admin, Argon2, Config, Decision, DecisionLog, LastUsed, Limits, Log, LogFormat, ProxyStyle, Reload, WhenExposed,
-    WhenFull,
+    Admin, Argon2, Config, Decision, DecisionLog, LastUsed, Limits, Log, LogFormat, ProxyStyle, Reload, Rotation,
+    Webhook, WhenExposed, WhenFull,
 };
 
 /// The file that is read when none is named, if it is there.
@@ -132,6 +132,7 @@ impl Config {
             ("schemas_dir", Some(&mut self.schemas_dir)),
             ("policies_dir", Some(&mut self.policies_dir)),
             ("decision_log.path", self.decision_log.path.as_mut()),
+            ("webhook.secret_file", self.webhook.secret_file.as_mut()),
         ];
         for (key, folder) in folders {
             let Some(folder) = folder else { continue };

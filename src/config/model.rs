@@ -1,11 +1,13 @@
 //! The configuration's shape and its defaults. Field names are the keys of the file; `keyward.toml` beside this
 //! file explains them to those who run the daemon, and a test keeps the two together.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use jiff::SignedDuration;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::key::{Ceiling, Cost};
@@ -36,6 +38,10 @@ pub struct Config {
     pub decision_log: DecisionLog,
     /// When keys were used last.
     pub last_used: LastUsed,
+    /// Reminders that keys should be rotated.
+    pub rotation: Rotation,
+    /// Who is told of events.
+    pub webhook: Webhook,
     /// How edits of policies are noticed.
     pub reload: Reload,
 }
@@ -54,6 +60,8 @@ impl Default for Config {
             log: Log::default(),
             decision_log: DecisionLog::default(),
             last_used: LastUsed::default(),
+            rotation: Rotation::default(),
+            webhook: Webhook::default(),
             reload: Reload::default(),
         }
     }
@@ -310,6 +318,65 @@ impl LastUsed {
 impl Default for LastUsed {
     fn default() -> Self {
         Self { flush_secs: 30 }
+    }
+}
+
+/// Reminders that keys should be rotated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rotation {
+    /// Days before a rotation is due from which on it is due soon.
+    pub warn_days: u16,
+}
+
+impl Rotation {
+    /// How long before a rotation is due it is due soon.
+    pub fn warn_ahead(&self) -> SignedDuration {
+        SignedDuration::from_hours(24 * i64::from(self.warn_days))
+    }
+}
+
+impl Default for Rotation {
+    fn default() -> Self {
+        Self { warn_days: 7 }
+    }
+}
+
+/// Who is told of events.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Webhook {
+    /// Where to send them; nowhere without it.
+    pub url: Option<String>,
+    /// A file of the secrets that sign them.
+    pub secret_file: Option<PathBuf>,
+    /// The kinds of events that are sent, by name; all of them when it is empty.
+    pub events: Vec<String>,
+    /// Seconds that a receiver has to answer.
+    pub timeout_secs: u64,
+    /// Seconds after which an event that cannot be delivered is given up.
+    pub give_up_after_secs: u64,
+}
+
+impl fmt::Debug for Webhook {
+    /// Without the address: a receiver's may be all that protects it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Webhook")
+            .field("is_set", &self.url.is_some())
+            .field("events", &self.events)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for Webhook {
+    fn default() -> Self {
+        Self {
+            url: None,
+            secret_file: None,
+            events: Vec::new(),
+            timeout_secs: 10,
+            give_up_after_secs: 3 * 24 * 60 * 60,
+        }
     }
 }
 

@@ -13,13 +13,10 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::activate::{Activator, Report};
-use crate::key::{Key, Status};
+use crate::key::Status;
 use crate::metrics;
 use crate::pdp::Pdp;
 use crate::policy::PolicyInfo;
-
-/// A rotation that is due within this is due soon.
-const SOON: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// What the endpoints of the admin listener share.
 pub struct Admin {
@@ -27,6 +24,8 @@ pub struct Admin {
     pub pdp: Arc<Pdp>,
     /// What is in force.
     pub activator: Arc<Activator>,
+    /// A rotation that is due within this is due soon.
+    pub soon: SignedDuration,
 }
 
 /// The answer of `GET /v1/policies`.
@@ -61,15 +60,22 @@ impl Admin {
 impl Admin {
     fn count_keys(&self, now: Timestamp) {
         let (figures, keys) = (self.pdp.metrics(), self.pdp.ledger().ring().keys());
-        let soon = now.checked_add(SOON).unwrap_or(Timestamp::MAX);
-        let is_living = |key: &Key| matches!(key.status(&key.secret, now), Status::Good | Status::Disabled);
-        let due = keys.iter().filter_map(|live| Some((&live.key, live.key.rotation_due_at()?)));
-        let due: Vec<Timestamp> = due.filter_map(|(key, at)| is_living(key).then_some(at)).collect();
-        let count = |is_counted: &dyn Fn(&Timestamp) -> bool| {
-            i64::try_from(due.iter().filter(|at| is_counted(at)).count()).unwrap_or(i64::MAX)
-        };
-        figures.rotation_overdue.set(count(&|at| *at <= now));
-        figures.rotation_due_soon.set(count(&|at| *at > now && *at <= soon));
+        let soon = now.checked_add(self.soon).unwrap_or(Timestamp::MAX);
+        let (mut states, mut flagged, mut overdue, mut due_soon) = (Status::ALL.map(|status| (status, 0)), 0, 0, 0);
+        for key in keys.iter().map(|live| &live.key) {
+            let status = key.status(&key.secret, now);
+            states.iter_mut().filter(|(state, _)| *state == status).for_each(|(_, count)| *count += 1);
+            flagged += i64::from(key.flagged_at().is_some());
+            if let Some(due_at) = key.rotation_due_at().filter(|due_at| *due_at <= soon && key.is_living(now)) {
+                *if due_at <= now { &mut overdue } else { &mut due_soon } += 1;
+            }
+        }
+        for (state, count) in states {
+            figures.keys_are(state.as_str(), count);
+        }
+        figures.keys_are("flagged", flagged);
+        figures.rotation_overdue.set(overdue);
+        figures.rotation_due_soon.set(due_soon);
         figures.ring_keys.set(i64::try_from(keys.len()).unwrap_or(i64::MAX));
     }
 }

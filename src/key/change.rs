@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::record::{MOST_ADDRESSES, is_presentable, is_writable};
-use super::{Key, KeyError, Kind, Scope, State, masked};
+use super::{Key, KeyError, Kind, Scope, State, Status, masked};
 
 /// The longest that an old secret may go on working beside a new one.
 pub const LONGEST_OVERLAP: SignedDuration = SignedDuration::from_hours(7 * 24);
@@ -39,6 +39,18 @@ pub struct Extras {
     /// When it was first seen where others may have read it, where that does not kill it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flagged_at: Option<Timestamp>,
+    /// The reminder that was given last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reminded: Option<Reminder>,
+}
+
+/// Somebody should replace a key's secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reminder {
+    /// When at the latest.
+    pub due_at: Timestamp,
+    /// Whether that has passed.
+    pub overdue: bool,
 }
 
 /// Why a key is dead for good.
@@ -105,6 +117,23 @@ impl Key {
     /// When its secret should be replaced at the latest.
     pub fn rotation_due_at(&self) -> Option<Timestamp> {
         self.secret.created_at.time().checked_add(self.rotate_every()?).ok()
+    }
+
+    /// Whether it works, or may work again once somebody switches it on.
+    pub fn is_living(&self, now: Timestamp) -> bool {
+        matches!(self.status(&self.secret, now), Status::Good | Status::Disabled)
+    }
+
+    /// The reminder that is to be given at `now`, when people want to know `ahead` of the time: one before it and one
+    /// after it, for each secret.
+    pub fn reminder(&self, ahead: SignedDuration, now: Timestamp) -> Option<Reminder> {
+        let due_at = self.rotation_due_at()?;
+        let is_near = due_at <= now.checked_add(ahead).unwrap_or(Timestamp::MAX);
+        let reminder = Reminder { due_at, overdue: due_at <= now };
+        let given = self.extras.as_ref().and_then(|extras| extras.reminded);
+        // Clocks are set back, too: who was told that it is overdue need not hear that it will be.
+        let is_given = given.is_some_and(|given| given.due_at == due_at && given.overdue >= reminder.overdue);
+        (is_near && !is_given && self.is_living(now)).then_some(reminder)
     }
 
     /// When and why it was revoked.
@@ -252,7 +281,7 @@ fn interval(interval: SignedDuration) -> Result<u32, KeyError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::{Account, AccountId, KeyId, Mint, Mode, NewKey, Phc, Status, StoredSecret};
+    use crate::key::{Account, AccountId, KeyId, Mint, Mode, NewKey, Phc, StoredSecret};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -338,6 +367,30 @@ mod tests {
         assert!(key.secrets().all(|secret| key.status(secret, at(2)) == Status::Compromised));
         assert_eq!(key.compromise_all(at(1)), Ok(false));
         assert_eq!(self::key(Kind::Publishable).compromise_all(at(1)), Err(KeyError::Public));
+    }
+
+    #[test]
+    fn a_reminder_is_given_once_before_the_time_and_once_after_it_for_each_secret() {
+        let day = SignedDuration::from_hours(24);
+        let on = |day: i64| at(day * 24 * 3600);
+        let mut key = key(Kind::Secret);
+        assert_eq!(key.reminder(day * 7, on(1_000)), None);
+        key.update(KeyUpdate { rotate_every: Some(Some(day * 30)), ..KeyUpdate::default() }, at(0)).unwrap();
+        let told = |key: &mut Key, now| {
+            let reminder = key.reminder(day * 7, now);
+            key.change_extras(|extras| extras.reminded = reminder.or(extras.reminded));
+            reminder.map(|reminder| (reminder.due_at, reminder.overdue))
+        };
+        for (now, expected) in [(22, None), (23, Some(false)), (24, None), (30, Some(true)), (31, None), (29, None)] {
+            let expected = expected.map(|overdue| (on(30), overdue));
+            assert_eq!(told(&mut key, on(now)), expected, "on day {now}");
+        }
+        let mint = Mint::new(Kind::Secret, Mode::Live).unwrap();
+        key.rotate(StoredSecret::new(&mint, Phc::none(), on(31)), SignedDuration::ZERO, on(31)).unwrap();
+        assert_eq!(told(&mut key, on(32)), None);
+        assert_eq!(told(&mut key, on(70)), Some((on(61), true)));
+        key.revoke();
+        assert_eq!(key.reminder(day * 7, on(1_000)), None);
     }
 
     #[test]

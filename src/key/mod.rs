@@ -18,7 +18,7 @@ mod token;
 mod used;
 
 pub use account::Account;
-pub use change::{Extras, KeyUpdate, LONGEST_OVERLAP, Revocation};
+pub use change::{Extras, KeyUpdate, LONGEST_OVERLAP, Reminder, Revocation};
 pub use found::{Found, find_tokens};
 pub use id::{AccountId, ApiTokenId, EnvironmentId, IdError, KeyId, Selector, UserId};
 pub use moment::Moment;

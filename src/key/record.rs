@@ -167,6 +167,22 @@ pub enum Status {
     Compromised,
 }
 
+impl Status {
+    /// Every status.
+    pub const ALL: [Self; 5] = [Self::Good, Self::Expired, Self::Disabled, Self::Revoked, Self::Compromised];
+
+    /// Its name, for people and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Good => "active",
+            Self::Expired => "expired",
+            Self::Disabled => "disabled",
+            Self::Revoked => "revoked",
+            Self::Compromised => "compromised",
+        }
+    }
+}
+
 /// What the store keeps of one secret. The secret itself is nowhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredSecret {

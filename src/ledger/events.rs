@@ -1,8 +1,8 @@
 //! The event trail, to be read.
 
-use super::{Ledger, LedgerError, decode};
+use super::{Ledger, LedgerError, decode, encode};
 use crate::key::{AccountId, KeyId};
-use crate::store::{Order, Place, Row, StoreError, Table};
+use crate::store::{Batch, Expect, Order, Place, Row, StoreError, Table};
 use crate::trail::{Event, EventId};
 
 /// Whose events.
@@ -36,6 +36,29 @@ impl Ledger {
         let after = after.map(|id| [prefix, &id.0.to_bytes()].concat());
         let rows = self.store.page(table, prefix, after.as_deref(), order, most)?;
         rows.iter().map(|row| self.event(table, row)).collect()
+    }
+
+    /// How far the follower of this name has come in the trail: the last event that it is done with.
+    ///
+    /// # Errors
+    /// [`LedgerError`] when the store cannot be read.
+    pub fn cursor(&self, follower: &str) -> Result<Option<EventId>, LedgerError> {
+        let row = self.store.get(Table::CURSORS, follower.as_bytes())?;
+        row.map(|row| decode(Table::CURSORS, &row)).transpose()
+    }
+
+    /// Notes how far a follower has come, or forgets it.
+    ///
+    /// # Errors
+    /// [`LedgerError`] when the store cannot be written.
+    pub fn keep_cursor(&self, follower: &str, at: Option<EventId>) -> Result<(), LedgerError> {
+        let mut batch = Batch::new();
+        match at {
+            Some(at) => batch.put(Table::CURSORS, follower.as_bytes(), encode(&at), Expect::Any),
+            None if self.cursor(follower)?.is_none() => return Ok(()),
+            None => batch.delete(Table::CURSORS, follower.as_bytes(), Expect::Any),
+        }
+        self.commit(&batch, [])
     }
 
     fn event(&self, table: Table, row: &Row) -> Result<(EventId, Event), LedgerError> {

@@ -9,12 +9,14 @@ mod events;
 mod keys;
 mod once;
 mod people;
+mod reminders;
 mod uses;
 
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 
 pub use self::events::About;
 pub use self::keys::Exposure;
@@ -25,7 +27,7 @@ use crate::directory::Directory;
 use crate::key::{AccountId, HashError, Key, KeyError, KeyId, MintError, UserId};
 use crate::people::PeopleError;
 use crate::ring::{Applied, Ring};
-use crate::store::{Batch, CommitError, Row, Store, StoreError, Table};
+use crate::store::{Batch, CommitError, Order, Place, Row, Store, StoreError, Table};
 
 /// How often a change is tried again when others change the same key at the same time.
 const ATTEMPTS: usize = 32;
@@ -96,6 +98,8 @@ pub struct Ledger {
     /// Read while a key is made, written while an account is closed: no key is made that the closing does not see.
     closing: Arc<RwLock<()>>,
     people: Arc<Directory>,
+    /// The number of the newest commit that is known to be on disk.
+    durable: Arc<watch::Sender<u64>>,
     /// Held while a person is changed: there are few, and never may two operators take each other's place away.
     changing_people: Arc<Mutex<()>>,
 }
@@ -138,7 +142,16 @@ impl Ledger {
             return Err(error);
         }
         tracing::debug!(keys = ring.len(), milliseconds = started.elapsed().as_millis(), "keys loaded");
-        Ok(Self { store, ring, closing: Arc::default(), people, changing_people: Arc::default() })
+        // Whatever can be read before the first commit is on disk.
+        let last = store.page(Table::EVENTS, b"", None, Order::Descending, 1)?;
+        let durable = last.first().and_then(|row| Place::of_key(&row.key)).map_or(0, |place| place.commit);
+        let durable = Arc::new(watch::Sender::new(durable));
+        Ok(Self { store, ring, closing: Arc::default(), people, durable, changing_people: Arc::default() })
+    }
+
+    /// The number of the newest commit that is known to be on disk, for those who follow the trail.
+    pub fn durable(&self) -> watch::Receiver<u64> {
+        self.durable.subscribe()
     }
 
     /// The ring, to read from.
@@ -154,8 +167,13 @@ impl Ledger {
     /// Commits, and lets the ring follow.
     fn commit(&self, batch: &Batch, applied: impl IntoIterator<Item = Applied>) -> Result<(), LedgerError> {
         match self.store.commit(batch) {
-            Ok(_) => {
+            Ok(committed) => {
                 applied.into_iter().for_each(|change| self.ring.apply(change));
+                self.durable.send_if_modified(|number| {
+                    let is_newer = *number < committed.number;
+                    *number = committed.number.max(*number);
+                    is_newer
+                });
                 Ok(())
             }
             Err(CommitError::Conflict { table, .. }) if table == Table::ONCE => Err(LedgerError::DoneBefore),

@@ -37,6 +37,8 @@ impl Table {
     pub const LAST_USED: Self = Self("last-used");
     /// What was asked to be done once, and was.
     pub const ONCE: Self = Self("once");
+    /// How far those who follow the trail have come.
+    pub const CURSORS: Self = Self("cursors");
     /// Bundles of schema and policies.
     pub const REVISIONS: Self = Self("revisions");
 }

@@ -27,3 +27,4 @@ mod secrets;
 mod security;
 mod shutdown;
 mod store;
+mod webhook;

@@ -1,0 +1,263 @@
+//! Tells a receiver what happened: follows the event trail, and sends each event, signed, until the receiver has it.
+//!
+//! Events are sent in their order, one at a time, and at least once: how far the receiver has come is kept in the
+//! store, and what was on the way when the daemon ended is sent again, under the same id. Nothing waits for it. It
+//! decides nothing, and tells only what is on disk.
+
+mod signature;
+
+use std::time::{Duration, Instant};
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use jiff::{SignedDuration, Timestamp};
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Client, Response, StatusCode, Url};
+use serde::Serialize;
+use tokio::sync::watch;
+
+pub use self::signature::SecretError;
+use self::signature::Secrets;
+use crate::ledger::{About, Ledger, LedgerError};
+use crate::metrics;
+use crate::store::Order;
+use crate::trail::{Event, EventId, Happened};
+use crate::{config, outbound};
+
+/// Events that are read at a time.
+const PAGE: usize = 100;
+/// The first time to wait for a receiver that did not take an event; each next one is twice as long.
+const SHORTEST_WAIT: Duration = Duration::from_secs(1);
+/// The longest.
+const LONGEST_WAIT: Duration = Duration::from_mins(5);
+/// How far the receiver has come is written this often, and whenever it has everything.
+const KEEP_EVERY: Duration = Duration::from_secs(1);
+/// Bytes of an answer that are read, so that the connection can be used again.
+const LONGEST_ANSWER: usize = 64 * 1024;
+/// The name of its cursor.
+const CURSOR: &str = "webhook";
+
+/// Why events cannot be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum WebhookError {
+    /// The secrets.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The client, or the address, which the configuration has checked.
+    #[error("`webhook`: {0}")]
+    Client(String),
+}
+
+/// A receiver, and what it wants to know.
+pub struct Webhook {
+    client: Client,
+    url: Url,
+    secrets: Secrets,
+    wanted: Vec<Happened>,
+    give_up_after: SignedDuration,
+    figures: metrics::Webhook,
+}
+
+/// What is sent, as Standard Webhooks has it.
+#[derive(Serialize)]
+struct Message<'a> {
+    #[serde(rename = "type")]
+    happened: Happened,
+    timestamp: Timestamp,
+    data: Data<'a>,
+}
+
+/// The event, as the management API shows it.
+#[derive(Serialize)]
+struct Data<'a> {
+    id: EventId,
+    #[serde(flatten)]
+    event: &'a Event,
+}
+
+/// The daemon ends.
+struct Stopped;
+
+impl Webhook {
+    /// The configured receiver, if one is.
+    ///
+    /// # Errors
+    /// [`WebhookError`] when there is nothing to sign with.
+    pub fn new(config: &config::Webhook, figures: metrics::Webhook) -> Result<Option<Self>, WebhookError> {
+        let (Some(url), Some(secrets)) = (&config.url, &config.secret_file) else { return Ok(None) };
+        let url = Url::parse(url).map_err(|error| WebhookError::Client(error.to_string()))?;
+        let is_plain = url.scheme() == "http";
+        let client = if is_plain { outbound::plain() } else { outbound::trusting_the_system() };
+        let client = client.timeout(Duration::from_secs(config.timeout_secs)).build();
+        Ok(Some(Self {
+            client: client.map_err(|error| WebhookError::Client(outbound::why(&error)))?,
+            url,
+            secrets: Secrets::read(secrets)?,
+            wanted: config.events.iter().filter_map(|name| Happened::named(name)).collect(),
+            give_up_after: SignedDuration::from_secs(i64::try_from(config.give_up_after_secs).unwrap_or(i64::MAX)),
+            figures,
+        }))
+    }
+
+    /// Sends what happens, until `stop` turns true. A receiver that is new is told what happens from now on.
+    pub async fn run(self, ledger: Ledger, mut stop: watch::Receiver<bool>) {
+        tracing::info!(receiver = self.url.host_str(), "events are sent to the webhook's receiver");
+        let mut waits = waits();
+        loop {
+            match self.follow(&ledger, &mut stop).await {
+                Ok(Stopped) => return,
+                Err(error) => tracing::error!(error, "the events for the webhook cannot be read; trying again"),
+            }
+            if pause(waits.next(), &mut stop).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn follow(&self, ledger: &Ledger, stop: &mut watch::Receiver<bool>) -> Result<Stopped, String> {
+        let mut durable = ledger.durable();
+        let mut at = beginning(ledger).await?;
+        let (mut kept, mut kept_when) = (at, Instant::now());
+        loop {
+            let last = *durable.borrow_and_update();
+            let events = read(ledger, at).await?.into_iter().take_while(|(id, _)| id.0.commit <= last);
+            let events: Vec<_> = events.collect();
+            let is_quiet = events.is_empty();
+            for (id, event) in events {
+                let is_wanted = self.wanted.is_empty() || self.wanted.contains(&event.happened);
+                if is_wanted && self.deliver(id, &event, stop).await.is_err() {
+                    keep(ledger, at, &mut kept).await?;
+                    return Ok(Stopped);
+                }
+                at = Some(id);
+                if kept_when.elapsed() >= KEEP_EVERY {
+                    keep(ledger, at, &mut kept).await?;
+                    kept_when = Instant::now();
+                }
+            }
+            if is_quiet {
+                keep(ledger, at, &mut kept).await?;
+                tokio::select! {
+                    _ = stop.wait_for(|stop| *stop) => return Ok(Stopped),
+                    changed = durable.changed() => if changed.is_err() { return Ok(Stopped) },
+                }
+            }
+        }
+    }
+
+    /// Sends one event until the receiver has it, or it is too old to go on.
+    async fn deliver(&self, id: EventId, event: &Event, stop: &mut watch::Receiver<bool>) -> Result<(), Stopped> {
+        let message = Message { happened: event.happened, timestamp: event.at, data: Data { id, event } };
+        // Invariant: strings, numbers and a map with text for keys; serialising them cannot fail.
+        let body = serde_json::to_vec(&message).unwrap_or_default();
+        self.figures.waiting_since.set(event.at.as_second());
+        let (id, mut waits) = (id.to_string(), waits());
+        loop {
+            let sent = tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return Err(Stopped),
+                sent = self.send(&id, &body) => sent,
+            };
+            let Err(why) = sent else {
+                self.figures.delivered.inc();
+                break;
+            };
+            self.figures.failed.inc();
+            if Timestamp::now().duration_since(event.at) >= self.give_up_after {
+                self.figures.given_up.inc();
+                tracing::error!(
+                    event = id,
+                    why,
+                    "the webhook's receiver will not have this event: it is too old to go on trying"
+                );
+                break;
+            }
+            tracing::warn!(event = id, why, "the webhook's receiver did not take an event; trying again");
+            pause(waits.next(), stop).await?;
+        }
+        self.figures.waiting_since.set(0);
+        Ok(())
+    }
+
+    /// Sends a message once; why the receiver does not have it.
+    async fn send(&self, id: &str, body: &[u8]) -> Result<(), String> {
+        let timestamp = Timestamp::now().as_second();
+        let request = self.client.post(self.url.clone()).header(CONTENT_TYPE, "application/json");
+        let request = request.header("webhook-id", id).header("webhook-timestamp", timestamp);
+        let request = request.header("webhook-signature", self.secrets.sign(id, timestamp, body)).body(body.to_owned());
+        let response = request.send().await.map_err(|error| outbound::why(&error))?;
+        let status = response.status();
+        drain(response).await;
+        if status.is_success() { Ok(()) } else { Err(refused(status)) }
+    }
+}
+
+fn refused(status: StatusCode) -> String {
+    let hint = if status.is_redirection() { "; redirects are not followed" } else { "" };
+    format!("it answered {status}{hint}")
+}
+
+async fn drain(mut response: Response) {
+    let mut left = LONGEST_ANSWER;
+    while let Ok(Some(chunk)) = response.chunk().await {
+        match left.checked_sub(chunk.len()) {
+            Some(less) => left = less,
+            None => return,
+        }
+    }
+}
+
+/// Times to wait, each about twice as long as the one before, without end.
+fn waits() -> impl Iterator<Item = Duration> {
+    let waits = ExponentialBuilder::default().with_min_delay(SHORTEST_WAIT).with_max_delay(LONGEST_WAIT);
+    waits.with_jitter().without_max_times().build()
+}
+
+async fn pause(time: Option<Duration>, stop: &mut watch::Receiver<bool>) -> Result<(), Stopped> {
+    tokio::select! {
+        _ = stop.wait_for(|stop| *stop) => Err(Stopped),
+        () = tokio::time::sleep(time.unwrap_or(LONGEST_WAIT)) => Ok(()),
+    }
+}
+
+/// Forgets how far a receiver has come, when there is none any more: another one is not told of what was between.
+///
+/// # Errors
+/// When the store cannot be written.
+pub fn forget(ledger: &Ledger) -> Result<(), LedgerError> {
+    ledger.keep_cursor(CURSOR, None)
+}
+
+/// How far the receiver has come: what happened before it was one is not for it.
+async fn beginning(ledger: &Ledger) -> Result<Option<EventId>, String> {
+    on_disk(ledger, |ledger| {
+        if let Some(cursor) = ledger.cursor(CURSOR)? {
+            return Ok(Some(cursor));
+        }
+        let newest = ledger.events(About::Everything, None, Order::Descending, 1)?.first().map(|(id, _)| *id);
+        ledger.keep_cursor(CURSOR, newest)?;
+        Ok(newest)
+    })
+    .await
+}
+
+async fn read(ledger: &Ledger, after: Option<EventId>) -> Result<Vec<(EventId, Event)>, String> {
+    on_disk(ledger, move |ledger| ledger.events(About::Everything, after, Order::Ascending, PAGE)).await
+}
+
+async fn keep(ledger: &Ledger, at: Option<EventId>, kept: &mut Option<EventId>) -> Result<(), String> {
+    if at != *kept {
+        on_disk(ledger, move |ledger| ledger.keep_cursor(CURSOR, at)).await?;
+        *kept = at;
+    }
+    Ok(())
+}
+
+async fn on_disk<T: Send + 'static>(
+    ledger: &Ledger,
+    work: impl FnOnce(&Ledger) -> Result<T, LedgerError> + Send + 'static,
+) -> Result<T, String> {
+    let ledger = ledger.clone();
+    match tokio::task::spawn_blocking(move || work(&ledger)).await {
+        Ok(done) => done.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
