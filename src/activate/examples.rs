@@ -209,7 +209,7 @@ impl ExampleKey {
         };
         let new = NewKey { scopes: self.scopes.clone(), ..NewKey::named(self.kind, self.mode, "example") };
         let id = KeyId::random().map_err(|error| error.to_string())?;
-        let key = Key::create(account, new, id, secret, now).map_err(|error| error.to_string())?;
+        let key = Key::create(account.id, new, id, secret, now).map_err(|error| error.to_string())?;
         Ok(Caller::Proven(Arc::new(LiveKey::new(key, 1)), selector))
     }
 }

@@ -163,8 +163,13 @@ impl Activator {
         Arc::clone(&self.current)
     }
 
-    /// What is in force, and what is not.
-    pub fn report(&self) -> Report {
+    /// What is in force, and what is not, as of one moment.
+    pub fn in_force(&self) -> (Report, Arc<Revision>) {
+        let report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+        (report.clone(), self.current.load_full())
+    }
+
+    fn report(&self) -> Report {
         self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -197,10 +202,10 @@ impl Activator {
 
     fn activate(&self, revision: Revision) {
         let digest = revision.digest();
+        let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         self.current.store(Arc::new(revision));
         self.metrics.revision_active(&digest.to_string(), Instant::now());
         self.metrics.reloads_ok.inc();
-        let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         report.active = Active { digest, source: Source::Files, activated_at: Timestamp::now() };
         report.refused = None;
         report.reloads_ok += 1;

@@ -96,17 +96,13 @@ async fn figures(State(admin): State<Arc<Admin>>) -> Response {
 }
 
 async fn policies(State(admin): State<Arc<Admin>>) -> Response {
-    let revision = admin.pdp.revision();
+    let (report, revision) = admin.activator.in_force();
     let routes = revision.routes().map(|route| RouteInfo {
         method: &route.method,
         path: &route.template,
         action: &route.action_name,
     });
-    let answer = InForce {
-        report: admin.activator.report(),
-        policies: revision.policies(),
-        routes: routes.collect(),
-        scopes: &revision.model().scopes,
-    };
+    let answer =
+        InForce { report, policies: revision.policies(), routes: routes.collect(), scopes: &revision.model().scopes };
     axum::Json(answer).into_response()
 }
