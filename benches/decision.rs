@@ -35,7 +35,7 @@ impl Fixture {
             let scopes = if kind == Kind::Restricted { vec!["resources:read".into()] } else { vec![] };
             let new = NewKey { scopes, ..NewKey::named(kind, Mode::Live, "bench") };
             ring.apply(Applied::Key(
-                Key::create(&account, new, KeyId::random().unwrap(), secret, now).unwrap().into(),
+                Key::create(account.id, new, KeyId::random().unwrap(), secret, now).unwrap().into(),
                 1,
             ));
             mint

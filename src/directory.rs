@@ -26,7 +26,7 @@ impl LiveUser {
     pub fn glance(&self, token: &UserToken<'_>) -> Glance {
         let mut known = self.user.tokens.iter().zip(&self.remembered);
         let found = known.find(|(known, _)| known.secret.selector == token.selector);
-        found.map_or(Glance::Wrong, |(known, memory)| memory.glance(token, known.secret.screen))
+        found.map_or(Glance::Wrong, |(known, memory)| memory.glance(token, known.secret.known_screen()))
     }
 
     /// Remembers a secret that Argon2 has accepted for the hash that this very record holds.

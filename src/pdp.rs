@@ -14,13 +14,13 @@ use jiff::Timestamp;
 use crate::authorize::credentials::Credentials;
 use crate::authorize::verdict::{Reason, Verdict};
 use crate::authorize::{Call, Caller, Transport, authorize};
-use crate::key::{Glance, Kind, Secret, Selector, Token};
+use crate::key::{ForeignToken, Glance, Kind, Secret, Selector, Token};
 use crate::ledger::{Exposure, Ledger};
 use crate::metrics::Metrics;
 use crate::policy::Revision;
 use crate::ring::LiveKey;
 use crate::trail::By;
-use crate::verifier::Verifier;
+use crate::verifier::{Busy, Verifier};
 
 /// No decision could be made now. It is neither an allow nor a statement about the key: 503, with Retry-After.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -85,7 +85,7 @@ impl Pdp {
     pub async fn authorize(self: &Arc<Self>, call: &Call<'_>) -> Result<Verdict, Unavailable> {
         let started = Instant::now();
         let caller = match (call.transport, call.credentials) {
-            (Transport::Insecure, Credentials::Token(token)) => self.identify_exposed(token, call.address).await?,
+            (Transport::Insecure, credentials) => self.identify_exposed(credentials, call.address).await?,
             (_, credentials) => self.identify(&credentials).await?,
         };
         let proven_by = if let Caller::Proven(_, selector) = caller { Some(selector) } else { None };
@@ -113,6 +113,11 @@ impl Pdp {
             Credentials::None => return Ok(Caller::Anonymous),
             Credentials::Distrusted => return Ok(Caller::Distrusted),
             Credentials::Malformed => return Ok(Caller::Malformed),
+            Credentials::Foreign(token) => {
+                let found = self.find_foreign(token).await.map_err(|Busy| Unavailable::Busy)?;
+                // Whoever mistypes one of our tokens is told the same, with and without keys that moved here.
+                return Ok(found.map_or(Caller::Malformed, |(live, selector)| Caller::Proven(live, selector)));
+            }
             Credentials::Token(token) => token,
         };
         let Some(live) = self.ledger.ring().find(&token.selector) else {
@@ -124,40 +129,71 @@ impl Pdp {
         match live.glance(token) {
             Glance::Proven => Ok(Caller::Proven(live, token.selector)),
             Glance::Wrong => Ok(Caller::Unknown),
-            Glance::Unproven => self.identify_slowly(token, &live).await,
+            Glance::Unproven => {
+                let proven =
+                    self.prove(&token.selector, Secret::of(token), &live).await.map_err(|Busy| Unavailable::Busy)?;
+                Ok(proven.map_or(Caller::Unknown, |live| Caller::Proven(live, token.selector)))
+            }
         }
     }
 
-    /// Has Argon2 check a secret that is seen for the first time.
-    async fn identify_slowly(&self, token: &Token<'_>, live: &LiveKey) -> Result<Caller, Unavailable> {
-        let Some(stored) = live.key.secret(&token.selector) else {
-            return Ok(Caller::Unknown);
-        };
-        let secret = Secret::of(token);
-        let accepted =
-            self.verifier.verify(&token.selector, secret.clone(), &stored.phc).await.map_err(|_| Unavailable::Busy)?;
-        // The record may have changed while Argon2 ran: what counts is the one that is live now.
-        let now = self.ledger.ring().find(&token.selector).filter(|_| accepted);
-        let Some(now) = now.filter(|now| now.key.secret(&token.selector).is_some_and(|found| found.phc == stored.phc))
-        else {
-            return Ok(Caller::Unknown);
-        };
-        now.remember(&token.selector, &secret);
-        Ok(Caller::Proven(now, token.selector))
+    /// Whose foreign token this is, if its key moved here.
+    ///
+    /// # Errors
+    /// [`Busy`] when it could not be checked now.
+    pub async fn find_foreign(&self, token: &ForeignToken<'_>) -> Result<Option<(Arc<LiveKey>, Selector)>, Busy> {
+        let ring = self.ledger.ring();
+        if !ring.has_foreign() {
+            return Ok(None);
+        }
+        let digest = token.digest();
+        for (selector, live) in ring.find_foreign(token, &digest) {
+            let proven = match live.glance_foreign(&selector, &digest) {
+                Glance::Proven => Some(live),
+                Glance::Wrong => None,
+                Glance::Unproven => self.prove(&selector, token.secret(), &live).await?,
+            };
+            if let Some(live) = proven {
+                return Ok(Some((live, selector)));
+            }
+        }
+        Ok(None)
     }
 
-    /// Who sends this token in the clear; its secret is marked. On a task of its own, because whoever listens on the
+    /// Has a secret that is seen for the first time checked; the key that it proves, as it is then.
+    async fn prove(&self, selector: &Selector, secret: Secret, live: &LiveKey) -> Result<Option<Arc<LiveKey>>, Busy> {
+        let Some(stored) = live.key.secret(selector) else {
+            return Ok(None);
+        };
+        let accepted = self.verifier.verify(selector, secret.clone(), &stored.phc).await?;
+        // The record may have changed while Argon2 ran: what counts is the one that is live now.
+        let now = self.ledger.ring().find(selector).filter(|_| accepted);
+        let now = now.filter(|now| now.key.secret(selector).is_some_and(|found| found.phc == stored.phc));
+        if let Some(now) = &now {
+            now.remember(selector, &secret);
+        }
+        Ok(now)
+    }
+
+    /// Who sends this in the clear; a secret is marked. On a task of its own, because whoever listens on the
     /// wire has the secret, whether or not the client waits for an answer.
     async fn identify_exposed(
         self: &Arc<Self>,
-        token: Token<'_>,
+        credentials: Credentials<'_>,
         address: Option<IpAddr>,
     ) -> Result<Caller, Unavailable> {
-        let (this, secret) = (Arc::clone(self), Secret::of(&token));
-        let Token { kind, mode, selector, .. } = token;
+        let this = Arc::clone(self);
+        let (secret, ours) = match credentials {
+            Credentials::Token(token) => (Secret::of(&token), Some((token.kind, token.mode, token.selector))),
+            Credentials::Foreign(token) if this.ledger.ring().has_foreign() => (token.secret(), None),
+            others => return self.identify(&others).await,
+        };
         let marking = tokio::spawn(async move {
-            let token = Token::of_secret(kind, mode, selector, &secret);
-            let caller = this.identify(&Credentials::Token(token)).await?;
+            let credentials = match ours {
+                Some((kind, mode, selector)) => Credentials::Token(Token::of_secret(kind, mode, selector, &secret)),
+                None => ForeignToken::of_secret(&secret).map_or(Credentials::Malformed, Credentials::Foreign),
+            };
+            let caller = this.identify(&credentials).await?;
             if let Caller::Proven(live, selector) = &caller {
                 this.mark_exposed(live, *selector, address).await?;
             }

@@ -8,13 +8,17 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use papaya::HashMap;
 
 use crate::evaluation::Memo;
-use crate::key::{Account, AccountId, Glance, Key, KeyId, Remembered, Scope, Secret, Selector, StoredSecret, Token};
+use crate::key::{
+    Account, AccountId, ForeignDigest, ForeignToken, Glance, Key, KeyId, Remembered, STARTS, Scope, Secret, Selector,
+    StoredSecret, Token,
+};
 
 /// A key's record with what memory adds to it.
 pub struct LiveKey {
@@ -59,7 +63,14 @@ impl LiveKey {
 
     /// What can be said of a token for this key without Argon2.
     pub fn glance(&self, token: &Token<'_>) -> Glance {
-        self.memory(&token.selector).map_or(Glance::Wrong, |(secret, memory)| memory.glance(token, secret.screen))
+        let found = self.memory(&token.selector).filter(|(secret, _)| !secret.phc.is_foreign());
+        found.map_or(Glance::Wrong, |(secret, memory)| memory.glance(token, secret.known_screen()))
+    }
+
+    /// The same of a foreign token, for the secret that this selector finds.
+    pub fn glance_foreign(&self, selector: &Selector, digest: &ForeignDigest) -> Glance {
+        let found = self.memory(selector).filter(|(secret, _)| secret.phc.is_foreign());
+        found.map_or(Glance::Wrong, |(secret, memory)| memory.glance(digest, secret.known_screen()))
     }
 
     /// Remembers a secret that Argon2 has accepted for the hash that this very record holds.
@@ -107,6 +118,11 @@ pub struct Ring {
     accounts: HashMap<AccountId, Arc<LiveAccount>>,
     keys: HashMap<KeyId, Arc<LiveKey>>,
     selectors: HashMap<Selector, Arc<LiveKey>>,
+    /// The secrets that are found by how their foreign tokens begin.
+    starts: HashMap<Box<str>, Arc<[Selector]>>,
+    /// Which foreign tokens there are or were: bit 0 for those that are found by their digests, bit n for those that are
+    /// found by their first n characters.
+    foreign: AtomicU64,
     /// Every list of scopes that some key has or had: many keys share a few.
     scopes: HashMap<Arc<[Scope]>, ()>,
     /// Held while a change is followed, so that the maps never disagree about a key. Readers know nothing of it.
@@ -174,11 +190,59 @@ impl Ring {
         keys.insert(id, Arc::clone(&live));
         for secret in live.key.secrets() {
             selectors.insert(secret.selector, Arc::clone(&live));
+            self.follow_foreign(secret, true);
         }
-        let gone = before.into_iter().flat_map(|before| before.key.secrets()).map(|secret| secret.selector);
-        for selector in gone.filter(|selector| live.key.secret(selector).is_none()) {
-            selectors.remove(&selector);
+        let gone = before.into_iter().flat_map(|before| before.key.secrets());
+        for secret in gone.filter(|secret| live.key.secret(&secret.selector).is_none()) {
+            selectors.remove(&secret.selector);
+            self.follow_foreign(secret, false);
         }
+    }
+
+    /// Makes a foreign token findable, or not any more.
+    fn follow_foreign(&self, secret: &StoredSecret, is_there: bool) {
+        if !secret.phc.is_foreign() {
+            return;
+        }
+        let Some(start) = secret.phc.foreign_start() else {
+            self.foreign.fetch_or(1, Ordering::Release);
+            return;
+        };
+        let starts = self.starts.pin();
+        let others = starts.get(start).into_iter().flat_map(|held| held.iter());
+        let others = others.filter(|selector| **selector != secret.selector).copied();
+        let now: Arc<[Selector]> = others.chain(is_there.then_some(secret.selector)).collect();
+        if now.is_empty() {
+            starts.remove(start);
+        } else {
+            starts.insert(start.into(), now);
+            self.foreign.fetch_or(1 << start.len().min(63), Ordering::Release);
+        }
+    }
+
+    /// Whether a token of another system could be anybody's.
+    pub fn has_foreign(&self) -> bool {
+        self.foreign.load(Ordering::Acquire) != 0
+    }
+
+    /// The secrets that a foreign token may be, with their keys as they are at this moment.
+    pub fn find_foreign(&self, token: &ForeignToken<'_>, digest: &ForeignDigest) -> Vec<(Selector, Arc<LiveKey>)> {
+        let lengths = self.foreign.load(Ordering::Acquire);
+        let by_digest = (lengths & 1 != 0).then(|| digest.selector());
+        let starts = self.starts.pin();
+        let mut by_start = Vec::new();
+        for length in STARTS.filter(|length| lengths & (1 << length) != 0) {
+            let found = token.start(length).and_then(|start| starts.get(start));
+            by_start.extend(found.into_iter().flat_map(|found| found.iter().copied()));
+        }
+        let selectors = by_digest.into_iter().chain(by_start);
+        selectors.filter_map(|selector| Some((selector, self.find(&selector)?))).collect()
+    }
+
+    /// The keys that are found by this beginning of a foreign token.
+    pub fn starting(&self, start: &str) -> Vec<Arc<LiveKey>> {
+        let starts = self.starts.pin();
+        starts.get(start).into_iter().flat_map(|held| held.iter()).filter_map(|selector| self.find(selector)).collect()
     }
 
     /// The key that a token's selector finds, as it is at this moment.
@@ -247,7 +311,7 @@ mod tests {
         let account = Account::create(AccountId::random().unwrap(), "Vexart", now).unwrap();
         let (mint, secret) = secret();
         let new = NewKey::named(Kind::Secret, Mode::Live, "worker");
-        (mint, Key::create(&account, new, KeyId::random().unwrap(), secret, now).unwrap())
+        (mint, Key::create(account.id, new, KeyId::random().unwrap(), secret, now).unwrap())
     }
 
     fn secret() -> (Mint, StoredSecret) {

@@ -47,6 +47,11 @@ impl Verifier {
         }
     }
 
+    /// The most that a hash may cost.
+    pub fn ceiling(&self) -> Ceiling {
+        self.ceiling
+    }
+
     /// Whether `secret` is the one that was hashed to `phc`. A hash that cannot be checked accepts nothing.
     ///
     /// # Errors

@@ -113,5 +113,5 @@ fn key(account: &Account, kind: Kind, revision: &Revision, now: Timestamp) -> Ke
         created_at: now.into(),
         compromised_at: None,
     };
-    Key::create(account, new, KeyId::random().unwrap(), secret, now).unwrap()
+    Key::create(account.id, new, KeyId::random().unwrap(), secret, now).unwrap()
 }

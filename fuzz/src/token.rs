@@ -1,7 +1,7 @@
 //! Tokens: exactly the texts that the form describes are read, each renders back to its bytes, and each is found
 //! wherever it stands.
 
-use keyward::key::{Found, Kind, Mint, Mode, Secret, Token, UserToken, find_tokens, masked};
+use keyward::key::{ForeignToken, Found, Kind, Mint, Mode, Secret, Token, UserToken, find_tokens, masked};
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 /// Characters in front of the checksum.
@@ -27,6 +27,10 @@ fn reads_as_the_form_says(text: &[u8]) {
     let (token, user) = (Token::parse(text), UserToken::parse(text));
     assert_eq!(token.is_ok(), is_token(text));
     assert_eq!(user.is_ok(), is_user_token(text));
+    let foreign = ForeignToken::parse(text);
+    let can_travel = |byte: &u8| ALPHABET.contains(byte) || b"-._~+/=".contains(byte);
+    assert_eq!(foreign.is_some(), (16..=512).contains(&text.len()) && text.iter().all(can_travel));
+    assert_eq!(format!("{foreign:?}").len(), if foreign.is_some() { "Some(ForeignToken(…))".len() } else { 4 });
     if let Ok(user) = user {
         let secret = std::str::from_utf8(&text[3 + 16..USER_BODY]).unwrap();
         assert_eq!(text[3..3 + 16], *user.selector.as_bytes());

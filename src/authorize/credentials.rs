@@ -1,6 +1,6 @@
 //! From Authorization headers to one token, or to a refusal (RFC 6750, section 2.1).
 
-use crate::key::Token;
+use crate::key::{ForeignToken, Token};
 
 /// What a call says of who makes it. Nothing is proven yet.
 #[derive(Debug, Clone, Copy)]
@@ -13,6 +13,8 @@ pub enum Credentials<'a> {
     Distrusted,
     /// One well-formed token.
     Token(Token<'a>),
+    /// One that is none of ours, and may be of a key that moved here from another system.
+    Foreign(ForeignToken<'a>),
 }
 
 impl<'a> Credentials<'a> {
@@ -40,7 +42,8 @@ impl<'a> Credentials<'a> {
 
     /// Reads a bare token, as a JSON caller may give it.
     pub fn of_token(text: &'a [u8]) -> Self {
-        Token::parse(text).map_or(Self::Malformed, Self::Token)
+        let foreign = || ForeignToken::parse(text).map_or(Self::Malformed, Self::Foreign);
+        Token::parse(text).map_or_else(|_| foreign(), Self::Token)
     }
 }
 
@@ -80,10 +83,11 @@ mod tests {
             format!("Token {token}"),
         ];
         for header in &many {
-            assert!(
-                matches!(Credentials::of_headers([header.as_bytes()].into_iter()), Credentials::Malformed),
-                "{header}"
-            );
+            let read = Credentials::of_headers([header.as_bytes()].into_iter());
+            // What has the form of a token and is none of ours may be of a key that moved here.
+            let could_be_foreign = header == &format!("Bearer {token}0");
+            assert_eq!(matches!(read, Credentials::Foreign(_)), could_be_foreign, "{header}");
+            assert_eq!(matches!(read, Credentials::Malformed), !could_be_foreign, "{header}");
         }
         let twice = [one.as_bytes(), one.as_bytes()];
         assert!(matches!(Credentials::of_headers(twice.into_iter()), Credentials::Malformed));

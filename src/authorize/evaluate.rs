@@ -287,7 +287,7 @@ mod tests {
             StoredSecret { phc: Phc::none(), screen: Screen::none(), ..StoredSecret::new(&mint, Phc::none(), now) };
         let scopes = vec!["resources:read".into()];
         let new = NewKey { scopes, ..NewKey::named(Kind::Restricted, Mode::Live, "worker") };
-        let key = Key::create(&account, new, KeyId::random().unwrap(), secret, now).unwrap();
+        let key = Key::create(account.id, new, KeyId::random().unwrap(), secret, now).unwrap();
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
         let shipped = Bundle::read(&root.join("schemas"), &root.join("policies")).unwrap();
         let forbids = FORBIDS.replace("ACCOUNT", &account.id.to_string());

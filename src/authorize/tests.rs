@@ -35,7 +35,7 @@ fn key(kind: Kind, mode: Mode, scopes: &[&str]) -> Key {
     };
     let scopes = scopes.iter().map(|scope| (*scope).into()).collect();
     let new = NewKey { scopes, ..NewKey::named(kind, mode, "test") };
-    Key::create(&account, new, KeyId::random().unwrap(), secret, now()).unwrap()
+    Key::create(account.id, new, KeyId::random().unwrap(), secret, now()).unwrap()
 }
 
 fn proven(key: &Key) -> Caller {

@@ -2,7 +2,7 @@
 //!
 //! It knows paths, pages and problem documents. What an answer means is the commands' business.
 
-use std::io::Write as _;
+use std::io::Write;
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
@@ -108,12 +108,11 @@ impl Client {
         self.answer(&request, Again::Harmless)
     }
 
-    /// Copies an answer to standard output while it comes.
-    pub(super) fn copy(&self, path: Path<'_>) -> Result<(), Failure> {
+    /// Copies an answer while it comes.
+    pub(super) fn copy(&self, path: Path<'_>, out: &mut dyn Write) -> Result<(), Failure> {
         let request = self.request(Method::GET, path)?;
         self.runtime.block_on(async {
             let mut response = self.good(&request).await.map_err(|stop| self.failure(stop))?;
-            let mut out = std::io::stdout().lock();
             while let Some(chunk) = response.chunk().await.map_err(|error| self.broken(&error))? {
                 out.write_all(&chunk)?;
             }

@@ -77,6 +77,6 @@ pub(super) fn run(given: &Events) -> Result<(), Failure> {
             let list = client.list(&path, &[("order", order.to_owned())], most)?;
             online.tell(&list, |list| table(items(list), &COLUMNS, "nothing happened"))
         }
-        Word::Export => client.copy(&["events", "export"]),
+        Word::Export => client.copy(&["events", "export"], &mut std::io::stdout().lock()),
     }
 }

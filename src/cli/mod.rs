@@ -34,6 +34,7 @@ mod scan;
 mod session;
 mod setup;
 mod terminal;
+mod transfer;
 mod users;
 
 use std::process::ExitCode;
@@ -90,7 +91,13 @@ enum Command {
     /// Look at policies
     #[command(subcommand)]
     Policy(setup::Policy),
-    /// Make the store of a new installation from a backup, which a daemon gives at GET /v1/backup
+    /// Write every account, key and person as JSON lines, with hashes and without secrets, to move elsewhere
+    Export(transfer::Download),
+    /// Take over accounts, keys and people of an export, or keys that another system issued
+    Import(transfer::Import),
+    /// Write everything that a running daemon holds, as it is at one moment, for `keyward restore`
+    Backup(transfer::Download),
+    /// Make the store of a new installation from a backup
     Restore(setup::Restore),
     /// Manage accounts, keys and operators while the daemon is stopped, for recovery
     #[command(subcommand)]
@@ -145,6 +152,9 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Leaks(given) => leaks::run(&given),
         Command::Scan(given) => scan::scan(&given),
         Command::Policy(given) => setup::policy(&given),
+        Command::Export(given) => transfer::export(&given),
+        Command::Import(given) => transfer::import(&given),
+        Command::Backup(given) => transfer::backup(&given),
         Command::Restore(given) => setup::restore(&given),
         Command::Offline(given) => offline::run(given),
         Command::Vet => return setup::vet(),

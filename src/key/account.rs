@@ -27,8 +27,16 @@ impl Account {
     /// # Errors
     /// [`KeyError::Name`] when the name is empty, over 200 characters, or holds control characters.
     pub fn create(id: AccountId, name: &str, now: Timestamp) -> Result<Self, KeyError> {
-        let account = || Self { id, name: name.into(), created_at: now, closed_at: None };
-        is_presentable(name).then(account).ok_or(KeyError::Name)
+        let account = Self { id, name: name.into(), created_at: now, closed_at: None };
+        account.check().map(|()| account)
+    }
+
+    /// Refuses a record that could not have been made here.
+    ///
+    /// # Errors
+    /// [`KeyError::Name`] as above.
+    pub fn check(&self) -> Result<(), KeyError> {
+        is_presentable(&self.name).then_some(()).ok_or(KeyError::Name)
     }
 
     /// Gives it another name; whether that changed anything.

@@ -293,7 +293,7 @@ mod tests {
         let new = NewKey { scopes, ..NewKey::named(kind, Mode::Live, "worker") };
         let mint = Mint::new(kind, Mode::Live).unwrap();
         let secret = StoredSecret::new(&mint, Phc::none(), at(0));
-        Key::create(&account, new, KeyId::random().unwrap(), secret, at(0)).unwrap()
+        Key::create(account.id, new, KeyId::random().unwrap(), secret, at(0)).unwrap()
     }
 
     #[test]

@@ -165,6 +165,19 @@ identifier!(
 );
 
 impl Selector {
+    /// What finds the record of a token whose SHA-256 this is: its first 95 bits.
+    pub(super) fn of_digest(digest: &[u8; 32]) -> Self {
+        let mut number = digest.iter().take(16).fold(0, |number, byte| number << 8 | u128::from(*byte));
+        let mut characters = [b'0'; LENGTH];
+        for slot in &mut characters {
+            if let Some(character) = ALPHABET.get((number % 62) as usize) {
+                *slot = *character;
+            }
+            number /= 62;
+        }
+        Self(Base62(characters))
+    }
+
     pub(super) fn from_token(bytes: &[u8]) -> Option<Self> {
         Base62::parse(bytes).map(Self)
     }

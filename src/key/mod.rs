@@ -9,6 +9,7 @@
 
 mod account;
 mod change;
+mod foreign;
 mod found;
 mod id;
 mod moment;
@@ -19,6 +20,8 @@ mod used;
 
 pub use account::Account;
 pub use change::{Extras, KeyUpdate, LONGEST_OVERLAP, Reminder, Revocation};
+pub(crate) use foreign::STARTS;
+pub use foreign::{ForeignDigest, ForeignError, ForeignToken};
 pub use found::{Found, find_tokens};
 pub use id::{AccountId, ApiTokenId, EnvironmentId, IdError, KeyId, Selector, UserId};
 pub use moment::Moment;

@@ -9,9 +9,7 @@ use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Account, AccountId, EnvironmentId, Extras, KeyId, KeyUpdate, LONGEST_OVERLAP, Mint, Moment, Phc, Screen, Selector,
-};
+use super::{AccountId, EnvironmentId, Extras, KeyId, KeyUpdate, LONGEST_OVERLAP, Mint, Moment, Phc, Screen, Selector};
 
 /// Networks that a key may list.
 pub(super) const MOST_ADDRESSES: usize = 100;
@@ -210,6 +208,11 @@ impl StoredSecret {
             compromised_at: None,
         }
     }
+
+    /// What turns most wrong secrets away unchecked; another system's Argon2id hash comes without.
+    pub fn known_screen(&self) -> Option<Screen> {
+        self.phc.foreign_start().is_none().then_some(self.screen)
+    }
 }
 
 /// A secret that is being rotated out.
@@ -361,26 +364,18 @@ impl Key {
     /// # Errors
     /// [`KeyError`] naming the field that cannot be as asked.
     pub fn create(
-        account: &Account,
+        account: AccountId,
         new: NewKey,
         id: KeyId,
         secret: StoredSecret,
         now: Timestamp,
     ) -> Result<Self, KeyError> {
-        if !is_presentable(&new.name) {
-            return Err(KeyError::Name);
-        }
-        match (new.kind, new.scopes.is_empty()) {
-            (Kind::Restricted, true) => return Err(KeyError::NoScopes),
-            (Kind::Publishable | Kind::Secret, false) => return Err(KeyError::ScopesNotTaken(new.kind)),
-            _ => {}
-        }
         let mut scopes = new.scopes;
         scopes.sort();
         scopes.dedup();
         let mut key = Self {
             id,
-            account: account.id,
+            account,
             kind: new.kind,
             mode: new.mode,
             name: new.name.into(),
@@ -399,7 +394,32 @@ impl Key {
             ..KeyUpdate::default()
         };
         key.update(extras, now)?;
+        key.check()?;
         Ok(key)
+    }
+
+    /// Refuses a record that could not have been made here.
+    ///
+    /// # Errors
+    /// [`KeyError`] naming the field that cannot be as it is.
+    pub fn check(&self) -> Result<(), KeyError> {
+        if !is_presentable(&self.name) {
+            return Err(KeyError::Name);
+        }
+        match (self.kind, self.scopes.is_empty()) {
+            (Kind::Restricted, true) => return Err(KeyError::NoScopes),
+            (Kind::Publishable | Kind::Secret, false) => return Err(KeyError::ScopesNotTaken(self.kind)),
+            _ => {}
+        }
+        if self.addresses().len() > MOST_ADDRESSES {
+            return Err(KeyError::Addresses);
+        }
+        let reason = self.revocation().and_then(|revocation| revocation.reason.as_deref());
+        match (self.note().is_none_or(is_writable), reason.is_none_or(is_writable)) {
+            (false, _) => Err(KeyError::Note),
+            (_, false) => Err(KeyError::Reason),
+            _ => Ok(()),
+        }
     }
 
     /// The environment that it belongs to.
@@ -481,7 +501,7 @@ impl Key {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::Cost;
+    use crate::key::{Account, Cost};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -502,7 +522,7 @@ mod tests {
     }
 
     fn key(kind: Kind) -> Key {
-        Key::create(&account(), asked(kind), KeyId::random().unwrap(), secret(kind), at(0)).unwrap()
+        Key::create(account().id, asked(kind), KeyId::random().unwrap(), secret(kind), at(0)).unwrap()
     }
 
     #[test]
@@ -517,7 +537,7 @@ mod tests {
         ];
         for (new, expected) in cases {
             let id = KeyId::random().unwrap();
-            assert_eq!(Key::create(&account(), new, id, secret(Kind::Secret), at(0)).unwrap_err(), expected);
+            assert_eq!(Key::create(account().id, new, id, secret(Kind::Secret), at(0)).unwrap_err(), expected);
         }
     }
 

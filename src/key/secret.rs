@@ -23,38 +23,49 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use super::used::UseCell;
 use super::{LastUsed, Presented, Selector, UseStamp};
 
-/// The secret part of a token: 32 characters of base62. Zeroed when dropped, never printed.
+/// What proves a key: the secret part of a token, 32 characters of base62; of a token that another system issued, all
+/// of it. Zeroed when dropped, never printed.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct Secret([u8; 32]);
+pub struct Secret {
+    /// The secret part, or the SHA-256 of a foreign token.
+    bytes: [u8; 32],
+    /// A foreign token, whole.
+    foreign: Option<Box<[u8]>>,
+}
 
 impl Secret {
     pub(super) fn new(bytes: [u8; 32]) -> Self {
-        Self(bytes)
+        Self { bytes, foreign: None }
+    }
+
+    pub(super) fn of_foreign(token: &[u8]) -> Self {
+        Self { bytes: sha256(token), foreign: Some(token.into()) }
     }
 
     pub(super) fn expose(&self) -> &[u8; 32] {
-        &self.0
+        &self.bytes
+    }
+
+    /// The whole token, if another system issued it.
+    pub(super) fn expose_foreign(&self) -> Option<&[u8]> {
+        self.foreign.as_deref()
     }
 
     /// The secret that a token carries, as a value of its own: for work that outlives the request's text.
     pub fn of<'a>(token: impl Into<Presented<'a>>) -> Self {
-        Self(*token.into().0)
-    }
-
-    fn digest(secret: &[u8; 32]) -> [u8; 32] {
-        Sha256::digest(secret).into()
+        Self::new(*token.into().0)
     }
 
     /// A digest of this secret together with what it is to be checked against: equal for equal checks only.
     pub fn bound_digest(&self, selector: &Selector, phc: &Phc) -> [u8; 32] {
         // The secret and the selector have fixed lengths, so that the parts cannot run into each other.
-        let bound = Sha256::new().chain_update(self.0).chain_update(selector.as_bytes());
+        let bound = Sha256::new().chain_update(self.bytes).chain_update(selector.as_bytes());
         bound.chain_update(String::from(phc.clone())).finalize().into()
     }
 
     /// The screen to store beside the hash.
     pub fn screen(&self) -> Screen {
-        Screen::of(&Self::digest(&self.0))
+        Screen::of_secret(&self.bytes)
     }
 
     /// Hashes with Argon2id, version 1.3, and a fresh 16-byte salt. Slow by design: off the runtime.
@@ -62,8 +73,12 @@ impl Secret {
     /// # Errors
     /// [`HashError`] when the costs are out of Argon2's range or there are no random bytes for a salt.
     pub fn hash(&self, cost: Cost) -> Result<Phc, HashError> {
-        Phc::of(&self.0, cost)
+        Phc::of(&self.bytes, cost)
     }
+}
+
+pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
 }
 
 impl fmt::Debug for Secret {
@@ -136,8 +151,11 @@ pub enum HashError {
     Random(#[from] getrandom::Error),
 }
 
-/// An Argon2id hash: in the PHC string format in records, packed in memory, where there are many. Not a secret,
-/// and never shown all the same.
+/// What a secret is held against: an Argon2id hash, in the PHC string format in records, packed in memory, where there
+/// are many. Not a secret, and never shown all the same.
+///
+/// Of a token that another system issued, it is what that system kept of the whole token: `sha256:` and its digest in
+/// hexadecimal digits, or the token's beginning and a PHC string behind it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", from = "String")]
 pub struct Phc(Form);
@@ -146,6 +164,10 @@ pub struct Phc(Form);
 enum Form {
     /// As we make them: version 1.3, 16 bytes of salt, 32 bytes of hash.
     Packed { cost: Cost, salt: [u8; 16], hash: [u8; 32] },
+    /// Of a whole foreign token: its SHA-256.
+    ForeignDigest([u8; 32]),
+    /// Of a whole foreign token: how it begins, and a PHC string.
+    ForeignPhc { start: Box<str>, phc: Box<str> },
     /// Any other text, of which some can be checked.
     Text(Box<str>),
 }
@@ -171,6 +193,38 @@ impl Phc {
         Self(Form::Packed { cost, salt: [0; 16], hash: [0; 32] })
     }
 
+    /// Of a foreign token whose SHA-256 this is.
+    pub(super) fn of_foreign_digest(digest: [u8; 32]) -> Self {
+        Self(Form::ForeignDigest(digest))
+    }
+
+    /// Of a foreign token that begins with `start` and hashed to this PHC string.
+    pub(super) fn of_foreign_phc(start: &str, phc: &str) -> Self {
+        Self(Form::ForeignPhc { start: start.into(), phc: phc.into() })
+    }
+
+    /// Whether it is of a token that another system issued.
+    pub fn is_foreign(&self) -> bool {
+        matches!(self.0, Form::ForeignDigest(_) | Form::ForeignPhc { .. })
+    }
+
+    /// How the foreign token begins, where it cannot be found by its digest.
+    pub fn foreign_start(&self) -> Option<&str> {
+        if let Form::ForeignPhc { start, .. } = &self.0 { Some(start) } else { None }
+    }
+
+    /// Refuses a hash that would never accept anything, without trying one.
+    ///
+    /// # Errors
+    /// [`HashError`], as [`verify`](Self::verify) would say it.
+    pub fn check(&self, ceiling: Ceiling) -> Result<(), HashError> {
+        match &self.0 {
+            Form::Packed { cost, .. } => ceiling.admit(cost.params()?).map(|_| ()),
+            Form::ForeignDigest(_) => Ok(()),
+            Form::ForeignPhc { phc, .. } | Form::Text(phc) => readable(phc, ceiling).map(|_| ()),
+        }
+    }
+
     /// What the hash cost, when it is written as we write it.
     pub(crate) fn cost(&self) -> Option<Cost> {
         if let Form::Packed { cost, .. } = self.0 { Some(cost) } else { None }
@@ -181,7 +235,13 @@ impl Phc {
     /// # Errors
     /// [`HashError`] when the hash is not an Argon2id one or asks for more than the ceiling: both mean a deny.
     pub fn verify(&self, secret: &Secret, ceiling: Ceiling) -> Result<bool, HashError> {
-        self.verify_bytes(&secret.0, ceiling)
+        // What is kept of a foreign token is held against foreign tokens alone, and our own against our own.
+        match (&self.0, &secret.foreign) {
+            (Form::ForeignDigest(digest), Some(_)) => Ok(secret.bytes.ct_eq(digest).into()),
+            (Form::ForeignPhc { phc, .. }, Some(token)) => verify_phc(phc, token, ceiling),
+            (Form::Packed { .. } | Form::Text(_), None) => self.verify_bytes(&secret.bytes, ceiling),
+            _ => Ok(false),
+        }
     }
 
     /// The same for bytes of any length.
@@ -194,16 +254,25 @@ impl Phc {
                 hashed.map_err(|error| HashError::Cost(error.to_string()))?;
                 Ok(found.ct_eq(hash).into())
             }
-            Form::Text(text) => {
-                let phc = PasswordHash::new(text).map_err(|_| HashError::Unreadable)?;
-                let params = ceiling.admit(Params::try_from(&phc).map_err(|_| HashError::Unreadable)?)?;
-                if phc.algorithm != Algorithm::Argon2id.ident() || phc.salt.is_none() || phc.hash.is_none() {
-                    return Err(HashError::Unreadable);
-                }
-                Ok(argon2id(params).verify_password(bytes, &phc).is_ok())
-            }
+            Form::Text(text) => verify_phc(text, bytes, ceiling),
+            Form::ForeignDigest(_) | Form::ForeignPhc { .. } => Err(HashError::Unreadable),
         }
     }
+}
+
+fn verify_phc(text: &str, bytes: &[u8], ceiling: Ceiling) -> Result<bool, HashError> {
+    let (phc, params) = readable(text, ceiling)?;
+    Ok(argon2id(params).verify_password(bytes, &phc).is_ok())
+}
+
+/// An Argon2id PHC string that can be checked.
+fn readable(text: &str, ceiling: Ceiling) -> Result<(PasswordHash, Params), HashError> {
+    let phc = PasswordHash::new(text).map_err(|_| HashError::Unreadable)?;
+    let params = ceiling.admit(Params::try_from(&phc).map_err(|_| HashError::Unreadable)?)?;
+    if phc.algorithm != Algorithm::Argon2id.ident() || phc.salt.is_none() || phc.hash.is_none() {
+        return Err(HashError::Unreadable);
+    }
+    Ok((phc, params))
 }
 
 /// Argon2id, version 1.3, made for one run. The only way to one, so that tests can count the runs.
@@ -235,6 +304,23 @@ pub(crate) mod runs {
     }
 }
 
+/// How what is kept of a foreign token begins, when it is a SHA-256.
+const DIGEST: &str = "sha256:";
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}
+
+/// 64 hexadecimal digits.
+pub(super) fn digest_of_hex(text: &str) -> Option<[u8; 32]> {
+    let mut digest = [0; 32];
+    let is_hex = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    for (at, byte) in digest.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2).filter(|_| is_hex)?, 16).ok()?;
+    }
+    Some(digest)
+}
+
 /// The packed form of a PHC string, when it is one of ours.
 fn packed(text: &str) -> Option<Form> {
     let phc = PasswordHash::new(text).ok()?;
@@ -249,15 +335,26 @@ fn packed(text: &str) -> Option<Form> {
 
 impl From<String> for Phc {
     fn from(text: String) -> Self {
-        Self(packed(&text).unwrap_or_else(|| Form::Text(text.into_boxed_str())))
+        let form = match text.split_once('$') {
+            Some((start, _)) if !start.is_empty() => {
+                let (start, phc) = text.split_at(start.len());
+                Some(Form::ForeignPhc { start: start.into(), phc: phc.into() })
+            }
+            _ => text.strip_prefix(DIGEST).and_then(digest_of_hex).map(Form::ForeignDigest).or_else(|| packed(&text)),
+        };
+        Self(form.unwrap_or_else(|| Form::Text(text.into_boxed_str())))
     }
 }
 
 impl From<Phc> for String {
     fn from(phc: Phc) -> Self {
-        let Form::Packed { cost, salt, hash } = phc.0 else {
-            let Form::Text(text) = phc.0 else { return Self::new() };
-            return text.into_string();
+        let (cost, salt, hash) = match phc.0 {
+            Form::Packed { cost, salt, hash } => (cost, salt, hash),
+            Form::Text(text) => return text.into_string(),
+            Form::ForeignPhc { start, phc } => return format!("{start}{phc}"),
+            Form::ForeignDigest(digest) => {
+                return format!("{DIGEST}{}", hex(&digest));
+            }
         };
         let Cost { memory_kib, iterations, parallelism } = cost;
         let mut buffer = [0; 43];
@@ -283,6 +380,10 @@ impl Screen {
     /// The screen beside [`Phc::none`].
     pub fn none() -> Self {
         Self(0)
+    }
+
+    pub(super) fn of_secret(secret: &[u8; 32]) -> Self {
+        Self::of(&sha256(secret))
     }
 
     fn of(digest: &[u8; 32]) -> Self {
@@ -321,18 +422,20 @@ pub enum Glance {
 }
 
 impl Remembered {
-    /// Compares the token's secret with what is stored and remembered, in constant time.
-    pub fn glance<'a>(&self, token: impl Into<Presented<'a>>, screen: Screen) -> Glance {
-        let digest = Secret::digest(token.into().0);
+    /// Compares the token's secret with what is stored and remembered, in constant time. Without a screen, what was
+    /// never checked has to be.
+    pub fn glance<'a>(&self, token: impl Into<Presented<'a>>, screen: Option<Screen>) -> Glance {
+        let digest = sha256(token.into().0);
         if let Some(known) = self.0.get() {
             return if bool::from(known.digest.as_slice().ct_eq(&digest)) { Glance::Proven } else { Glance::Wrong };
         }
-        if bool::from(Screen::of(&digest).0.ct_eq(&screen.0)) { Glance::Unproven } else { Glance::Wrong }
+        let passes = screen.is_none_or(|screen| bool::from(Screen::of(&digest).0.ct_eq(&screen.0)));
+        if passes { Glance::Unproven } else { Glance::Wrong }
     }
 
     /// Remembers a secret that Argon2 has just accepted for this very hash.
     pub fn remember(&self, secret: &Secret) {
-        let _ = self.0.set(Arc::new(Proven { digest: Secret::digest(&secret.0), used: UseCell::default() }));
+        let _ = self.0.set(Arc::new(Proven { digest: sha256(&secret.bytes), used: UseCell::default() }));
     }
 
     /// Notes a use of the secret that is remembered.
@@ -410,12 +513,12 @@ mod tests {
         let token = Token::parse(mine.expose().as_bytes()).unwrap();
         let wrong = Token::parse(other.expose().as_bytes()).unwrap();
         let remembered = Remembered::default();
-        assert_eq!(remembered.glance(&token, mine.secret().screen()), Glance::Unproven);
-        assert_eq!(remembered.glance(&wrong, mine.secret().screen()), Glance::Wrong);
+        assert_eq!(remembered.glance(&token, Some(mine.secret().screen())), Glance::Unproven);
+        assert_eq!(remembered.glance(&wrong, Some(mine.secret().screen())), Glance::Wrong);
         remembered.remember(mine.secret());
-        assert_eq!(remembered.glance(&token, mine.secret().screen()), Glance::Proven);
-        assert_eq!(remembered.glance(&wrong, mine.secret().screen()), Glance::Wrong);
-        assert_eq!(remembered.glance(&wrong, other.secret().screen()), Glance::Wrong);
+        assert_eq!(remembered.glance(&token, Some(mine.secret().screen())), Glance::Proven);
+        assert_eq!(remembered.glance(&wrong, Some(mine.secret().screen())), Glance::Wrong);
+        assert_eq!(remembered.glance(&wrong, Some(other.secret().screen())), Glance::Wrong);
     }
 
     #[test]

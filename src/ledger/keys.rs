@@ -193,7 +193,7 @@ fn keep_public(key: &mut Key, mint: &Mint) {
 pub(super) fn make(account: &Account, new: NewKey, cost: Cost, now: Timestamp) -> Result<(Key, Mint), LedgerError> {
     let (mint, secret) = minted(new.kind, new.mode, cost, now)?;
     let id = KeyId::random().map_err(MintError::from)?;
-    let mut key = Key::create(account, new, id, secret, now)?;
+    let mut key = Key::create(account.id, new, id, secret, now)?;
     keep_public(&mut key, &mint);
     Ok((key, mint))
 }

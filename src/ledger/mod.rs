@@ -10,6 +10,7 @@ mod keys;
 mod once;
 mod people;
 mod reminders;
+mod transfer;
 mod uses;
 
 use std::sync::{Arc, Mutex, RwLock};
@@ -22,6 +23,7 @@ pub use self::events::About;
 pub use self::keys::Exposure;
 pub use self::once::{Done, Once};
 pub use self::people::SIGNED_IN;
+pub use self::transfer::{ImportError, Incoming, MovedIn, Unfit};
 pub use self::uses::{KeyUses, Uses};
 use crate::directory::Directory;
 use crate::key::{AccountId, HashError, Key, KeyError, KeyId, MintError, UserId};

@@ -120,6 +120,19 @@ impl User {
         })
     }
 
+    /// Refuses a record that could not have been made here.
+    ///
+    /// # Errors
+    /// [`PeopleError::Name`] and [`PeopleError::TooManyTokens`].
+    pub fn check(&self) -> Result<(), PeopleError> {
+        let names = std::iter::once(&self.name).chain(self.tokens.iter().map(|token| &token.name));
+        match names.into_iter().all(|name| is_presentable(name)) {
+            false => Err(PeopleError::Name),
+            true if self.tokens.len() > MOST_TOKENS => Err(PeopleError::TooManyTokens),
+            true => Ok(()),
+        }
+    }
+
     /// Gives them another name; whether that changed anything.
     ///
     /// # Errors

@@ -12,40 +12,40 @@ use serde_json::{Value, json};
 use crate::harness::{Demo, client, keyward_fed, keyward_with};
 
 /// Whoever sits at the terminal.
-struct Person<'a> {
-    url: &'a str,
-    token: String,
+pub struct Person<'a> {
+    pub url: &'a str,
+    pub token: String,
 }
 
 impl<'a> Person<'a> {
-    fn operator(demo: &'a Demo) -> Self {
+    pub fn operator(demo: &'a Demo) -> Self {
         Self { url: demo.get("ADMIN_URL"), token: demo.get("ADMIN_TOKEN").to_owned() }
     }
 
-    fn run(&self, arguments: &[&str], input: &str) -> (i32, String, String) {
+    pub fn run(&self, arguments: &[&str], input: &str) -> (i32, String, String) {
         let variables = [("KEYWARD_URL", self.url), ("KEYWARD_TOKEN", self.token.as_str())];
         keyward_fed(arguments, Path::new("."), &variables, input)
     }
 
     /// What must succeed; what it printed.
-    fn done(&self, arguments: &[&str]) -> String {
+    pub fn done(&self, arguments: &[&str]) -> String {
         self.done_with(arguments, "")
     }
 
-    fn done_with(&self, arguments: &[&str], input: &str) -> String {
+    pub fn done_with(&self, arguments: &[&str], input: &str) -> String {
         let (code, output, error) = self.run(arguments, input);
         assert_eq!((code, error.as_str()), (0, ""), "{arguments:?}: {output}");
         output
     }
 
     /// The same for scripts.
-    fn json(&self, arguments: &[&str]) -> Value {
+    pub fn json(&self, arguments: &[&str]) -> Value {
         let output = self.done(&[arguments, &["--json"]].concat());
         serde_json::from_str(&output).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {output}"))
     }
 
     /// What must fail, saying this and printing nothing.
-    fn fails(&self, arguments: &[&str], code: i32, said: &[&str]) {
+    pub fn fails(&self, arguments: &[&str], code: i32, said: &[&str]) {
         let (ended, output, error) = self.run(arguments, "");
         assert_eq!((ended, output.as_str()), (code, ""), "{arguments:?}: {error}");
         for part in said {
@@ -58,7 +58,7 @@ fn string(value: &Value, name: &str) -> String {
     value[name].as_str().unwrap_or_else(|| panic!("{name}: {value}")).to_owned()
 }
 
-async fn reason(demo: &Demo, token: &str) -> String {
+pub async fn reason(demo: &Demo, token: &str) -> String {
     let question = json!({ "token": token, "method": "GET", "path": "/v1/resources", "ip": "192.0.2.7" });
     string(&demo.authorize(question).await, "reason")
 }

@@ -86,7 +86,7 @@ async fn reason(client: &Client, decision_url: &str, token: &str) -> String {
 
 /// Who may do each operation, to an account and a key of it in live mode: Operator, oWner, Developer, Viewer,
 /// Outsider (somebody without a role). In small letters: to a test key alone.
-const MAY: [(&str, &str); 34] = [
+const MAY: [(&str, &str); 36] = [
     ("createAccount", "O"),
     ("listAccounts", "OWDVX"),
     ("getAccount", "OWDV"),
@@ -121,6 +121,8 @@ const MAY: [(&str, &str); 34] = [
     ("createToken", "O"),
     ("deleteToken", "O"),
     ("backUp", "O"),
+    ("exportAll", "O"),
+    ("import", "O"),
 ];
 
 fn body_of(operation: &str, mode: &str) -> Option<Value> {
@@ -131,6 +133,7 @@ fn body_of(operation: &str, mode: &str) -> Option<Value> {
         "updateKey" => json!({ "name": "other" }),
         "revokeKey" | "rotateKey" | "updateUser" => json!({}),
         "reportLeaks" => json!([]),
+        "import" => json!({ "items": [] }),
         "createUser" => json!({ "email": "not an address", "name": "x" }),
         "setPassword" => json!({ "password": "short" }),
         "createToken" => json!({ "name": "" }),

@@ -1,5 +1,6 @@
-//! A backup of a running daemon.
+//! A backup of a running daemon, and how files are sent.
 
+use std::fs::File;
 use std::io::{BufWriter, Read, Seek};
 
 use axum::body::{Body, Bytes};
@@ -31,11 +32,15 @@ pub(super) async fn back_up_all(State(manage): State<Shared>, caller: Caller) ->
         file.rewind()?;
         Ok::<_, BackupError>(file)
     });
-    let mut file = match spooled.await {
-        Ok(Ok(file)) => file,
-        Ok(Err(error)) => return Err(Refusal::internal(&error)),
-        Err(error) => return Err(Refusal::internal(&error)),
-    };
+    match spooled.await {
+        Ok(Ok(file)) => Ok(download(file, "attachment; filename=\"keyward-backup.jsonl\"")),
+        Ok(Err(error)) => Err(Refusal::internal(&error)),
+        Err(error) => Err(Refusal::internal(&error)),
+    }
+}
+
+/// An answer that is the rest of this file.
+pub(super) fn download(mut file: File, disposition: &'static str) -> Response<Body> {
     let (sender, mut chunks) = mpsc::channel::<Result<Bytes, std::io::Error>>(2);
     tokio::task::spawn_blocking(move || {
         loop {
@@ -57,7 +62,6 @@ pub(super) async fn back_up_all(State(manage): State<Shared>, caller: Caller) ->
     let body = Body::from_stream(futures_util::stream::poll_fn(move |context| chunks.poll_recv(context)));
     let mut response = Response::new(body);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/jsonl"));
-    let name = HeaderValue::from_static("attachment; filename=\"keyward-backup.jsonl\"");
-    response.headers_mut().insert(CONTENT_DISPOSITION, name);
-    Ok(response)
+    response.headers_mut().insert(CONTENT_DISPOSITION, HeaderValue::from_static(disposition));
+    response
 }

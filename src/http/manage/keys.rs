@@ -89,6 +89,20 @@ pub struct CreateKey {
     rotate_every: Option<String>,
 }
 
+impl CreateKey {
+    /// What the domain makes a key of.
+    pub(super) fn into_new(self, caller: &Caller) -> Result<NewKey, Refusal> {
+        Ok(NewKey {
+            scopes: scopes(caller, &self.scopes)?,
+            addresses: networks(&self.addresses)?,
+            expires_at: self.expires_at,
+            note: self.note,
+            rotate_every: self.rotate_every.map(|text| duration("rotate_every", &text)).transpose()?,
+            ..NewKey::named(self.kind, self.mode, self.name)
+        })
+    }
+}
+
 /// What to change of a key. What is not given stays; null takes away.
 #[expect(clippy::option_option, reason = "a field that is not there, null, and a value are three things")]
 #[derive(Deserialize, ToSchema)]
@@ -249,14 +263,7 @@ pub(super) async fn create_key(
     let account = find_account(&manage, &account).or_else(|missing| caller.may(Subject::System).and(Err(missing)))?;
     let account = account.account.id;
     let by = caller.may(Subject::Environment(EnvironmentId { account, mode: input.mode }))?.clone();
-    let new = NewKey {
-        scopes: scopes(&caller, &input.scopes)?,
-        addresses: networks(&input.addresses)?,
-        expires_at: input.expires_at,
-        note: input.note,
-        rotate_every: input.rotate_every.map(|text| duration("rotate_every", &text)).transpose()?,
-        ..NewKey::named(input.kind, input.mode, input.name)
-    };
+    let new = input.into_new(&caller)?;
     let (once, cost, now) = (once(&caller, retry.as_deref(), uri.path(), &bytes), manage.cost, by.now);
     let asked = once.clone();
     let make = move |ledger: &Ledger, once: Option<&Once>| {

@@ -10,8 +10,9 @@ use super::input::Input;
 use super::refusal::{Refusal, Refusals};
 use super::{Caller, Manage, Shared, blocking};
 use crate::authorize::manage::Subject;
-use crate::key::{Glance, Kind, Secret, Token, UserToken};
+use crate::key::{ForeignToken, Glance, Kind, Secret, Selector, Token, UserToken};
 use crate::ledger::Exposure;
+use crate::ring::LiveKey;
 use crate::trail::By;
 
 /// Tokens of one report.
@@ -89,9 +90,26 @@ impl Manage {
             self.key_reported(&token, how, by).await
         } else if let Ok(token) = UserToken::parse(text) {
             self.token_reported(&token, how, by).await
+        } else if let Some(token) = ForeignToken::parse(text) {
+            let found = self.pdp.find_foreign(&token).await.map_err(|busy| super::users::too_busy(&busy))?;
+            match found {
+                Some((live, selector)) => self.marked(&live, selector, how, by).await,
+                None => Ok(Outcome::not_ours()),
+            }
         } else {
             Ok(Outcome::not_ours())
         }
+    }
+
+    /// Marks the secret of a token that was found.
+    async fn marked(&self, live: &LiveKey, selector: Selector, how: String, by: &By) -> Result<Outcome, Refusal> {
+        let (ledger, id, by) = (self.ledger().clone(), live.key.id, by.clone());
+        let key = Some(id.to_string());
+        if live.key.kind == Kind::Publishable {
+            return Ok(Outcome { became: "public", key, user: None });
+        }
+        let marked = blocking(move || ledger.expose(&id, &selector, Exposure::Kills, &how, &by)).await?;
+        Ok(Outcome { became: if marked { "marked" } else { "known" }, key, user: None })
     }
 
     async fn key_reported(&self, token: &Token<'_>, how: String, by: &By) -> Result<Outcome, Refusal> {
@@ -108,13 +126,7 @@ impl Manage {
         if !is_ours {
             return Ok(Outcome::not_ours());
         }
-        let (ledger, id, selector, by) = (self.ledger().clone(), live.key.id, token.selector, by.clone());
-        let key = Some(id.to_string());
-        if live.key.kind == Kind::Publishable {
-            return Ok(Outcome { became: "public", key, user: None });
-        }
-        let marked = blocking(move || ledger.expose(&id, &selector, Exposure::Kills, &how, &by)).await?;
-        Ok(Outcome { became: if marked { "marked" } else { "known" }, key, user: None })
+        self.marked(&live, token.selector, how, by).await
     }
 
     async fn token_reported(&self, token: &UserToken<'_>, how: String, by: &By) -> Result<Outcome, Refusal> {
@@ -133,12 +145,7 @@ impl Manage {
         Ok(Outcome { became: if marked { "marked" } else { "known" }, key: None, user: Some(id.to_string()) })
     }
 
-    async fn check(
-        &self,
-        selector: &crate::key::Selector,
-        secret: Secret,
-        phc: &crate::key::Phc,
-    ) -> Result<bool, Refusal> {
+    async fn check(&self, selector: &Selector, secret: Secret, phc: &crate::key::Phc) -> Result<bool, Refusal> {
         self.pdp.verifier().verify(selector, secret, phc).await.map_err(|busy| super::users::too_busy(&busy))
     }
 }

@@ -13,6 +13,7 @@ mod keys;
 mod leaks;
 mod once;
 mod refusal;
+mod transfer;
 mod users;
 mod view;
 
@@ -169,6 +170,8 @@ fn operations() -> OpenApiRouter<Shared> {
         .routes(routes!(events::list_key_events))
         .routes(routes!(leaks::report_leaks))
         .routes(routes!(backup::back_up_all))
+        .routes(routes!(transfer::export_all))
+        .routes(routes!(transfer::import))
         .routes(routes!(users::get_me))
         .routes(routes!(users::create_user, users::list_users))
         .routes(routes!(users::get_user, users::update_user, users::delete_user))

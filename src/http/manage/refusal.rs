@@ -36,6 +36,12 @@ impl Refusal {
         Self { field, ..Self::new(StatusCode::BAD_REQUEST, "request_invalid", detail) }
     }
 
+    /// The same, about a part of `outer`.
+    pub fn within(self, outer: &str) -> Self {
+        let field = self.field.map_or_else(|| outer.to_owned(), |field| format!("{outer}.{field}"));
+        Self { field: Some(field), ..self }
+    }
+
     /// There is no such thing, or none that the caller could be told of.
     pub fn not_found(what: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", format!("there is no such {what}"))
