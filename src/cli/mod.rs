@@ -29,6 +29,7 @@ mod leaks;
 mod members;
 mod offline;
 mod online;
+mod policy;
 mod run;
 mod scan;
 mod session;
@@ -88,9 +89,9 @@ enum Command {
     /// Report tokens that were found where they should not be
     Leaks(leaks::Leaks),
     Scan(scan::Scan),
-    /// Look at policies
+    /// Check policies before they are in force, and look at those that are
     #[command(subcommand)]
-    Policy(setup::Policy),
+    Policy(policy::Policy),
     /// Write every account, key and person as JSON lines, with hashes and without secrets, to move elsewhere
     Export(transfer::Download),
     /// Take over accounts, keys and people of an export, or keys that another system issued
@@ -151,7 +152,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Events(given) => events::run(&given),
         Command::Leaks(given) => leaks::run(&given),
         Command::Scan(given) => scan::scan(&given),
-        Command::Policy(given) => setup::policy(&given),
+        Command::Policy(given) => policy::run(&given),
         Command::Export(given) => transfer::export(&given),
         Command::Import(given) => transfer::import(&given),
         Command::Backup(given) => transfer::backup(&given),

@@ -1,4 +1,4 @@
-//! The commands that make an installation, and look at its files: `init`, `restore`, `policy`.
+//! The commands that make an installation: `init`, `restore`; and the child's side of a first look at its files.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 
 use super::configuration::Configuration;
 use super::terminal::say;
@@ -17,7 +17,6 @@ use crate::config::{self, Config};
 use crate::key::Cost;
 use crate::ledger::Ledger;
 use crate::people::Email;
-use crate::policy::Bundle;
 use crate::shipped;
 use crate::store::{SledStore, backup};
 
@@ -38,15 +37,6 @@ pub(super) struct Restore {
     backup: PathBuf,
     #[command(flatten)]
     configuration: Configuration,
-}
-
-#[derive(Subcommand)]
-pub(super) enum Policy {
-    /// Say what a reload of the files would say
-    Check {
-        #[command(flatten)]
-        configuration: Configuration,
-    },
 }
 
 pub(super) fn init(given: &Init) -> Result<(), Failure> {
@@ -95,25 +85,6 @@ pub(super) fn restore(given: &Restore) -> Result<(), Failure> {
     };
     let rows = backup::restore(&mut backup, &config.data_dir)?;
     say(&format!("{} is restored, {rows} rows\n", config.data_dir.display()))
-}
-
-pub(super) fn policy(given: &Policy) -> Result<(), Failure> {
-    let Policy::Check { configuration } = given;
-    let config = configuration.load(vec![])?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let checked = Bundle::read(&config.schemas_dir, &config.policies_dir).and_then(|bundle| {
-        let vetted = runtime.block_on(vet::Vetter::of_this_program().vet(&bundle));
-        vetted.map_err(vet::Failure::into_rejection)
-    });
-    match checked {
-        Ok(revision) => say(&format!(
-            "good: revision {}, {} routes, {} policies\n",
-            revision.digest().short(),
-            revision.routes().count(),
-            revision.policies().len()
-        )),
-        Err(rejection) => Err(Failure::new(format!("the files would be refused\n\n{}", rejection.render()))),
-    }
 }
 
 /// The child's side of a first look at new files: 0 when they are good, 1 with the rejection on standard output.

@@ -44,6 +44,8 @@ pub struct Revision {
     digest_text: String,
     generation: u64,
     infos: Vec<PolicyInfo>,
+    schema: Schema,
+    policies: PolicySet,
     model: Model,
     routes: Routes,
     management: Management,
@@ -83,7 +85,8 @@ impl Revision {
         let digest = bundle.digest();
         let infos = of_api.into_iter().chain(of_management).map(|written| written.info).collect();
         let generation = GENERATIONS.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { digest, digest_text: digest.to_string(), generation, infos, model, routes, management })
+        let digest_text = digest.to_string();
+        Ok(Self { digest, digest_text, generation, infos, schema, policies, model, routes, management })
     }
 
     /// Its name: the digest of what it was made of.
@@ -109,6 +112,21 @@ impl Revision {
     /// Who may manage what.
     pub fn management(&self) -> &Management {
         &self.management
+    }
+
+    /// The schema of the API.
+    pub fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// The policies about the API, guarantees among them, each under the name that its [`PolicyInfo`] has.
+    pub fn api_policies(&self) -> &PolicySet {
+        &self.policies
+    }
+
+    /// What people see of the policy of this name.
+    pub fn policy(&self, name: &str) -> Option<&PolicyInfo> {
+        self.infos.iter().find(|info| info.name == name)
     }
 
     /// What people see of the policies: those about the API, then those about management, in the order of files and lines.
