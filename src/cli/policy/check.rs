@@ -9,7 +9,7 @@ use crate::cli::terminal::say;
 use crate::policy::Bundle;
 
 #[derive(Args)]
-pub(super) struct Check {
+pub(in crate::cli) struct Check {
     #[command(flatten)]
     configuration: Configuration,
 }
