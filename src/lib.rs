@@ -11,7 +11,11 @@
 //! - [`audit`]: the decision log, written behind a bounded queue.
 //! - [`policy`]: schema and policy files become one immutable, checked `Revision`.
 //! - [`authorize`]: the decision itself, pure: values and the time in, a verdict out.
+//! - [`prove`]: what a solver finds out about all requests that there can be.
+//! - [`compare`]: what an edit means: who may do what that they could not, and the other way round.
+//! - [`child`]: this program, started again for what could end a process.
 //! - [`activate`]: how a revision comes into force: vetted, tested, swapped, remembered.
+//! - [`examine`]: has a child prove and compare.
 //! - [`verifier`]: the one slow check of a secret, bounded and off the runtime.
 //! - [`pdp`]: the policy decision point: the live parts above behind one `authorize`.
 //! - [`outbound`]: how this program calls others over HTTP.
@@ -24,12 +28,15 @@
 pub mod activate;
 pub mod audit;
 pub mod authorize;
+pub mod child;
 pub mod cli;
+pub mod compare;
 pub mod config;
 pub mod daemon;
 pub mod demo;
 pub mod directory;
 pub mod evaluation;
+pub mod examine;
 pub mod http;
 pub mod key;
 pub mod ledger;
@@ -38,6 +45,7 @@ pub mod outbound;
 pub mod pdp;
 pub mod people;
 pub mod policy;
+pub mod prove;
 pub mod ring;
 pub mod shipped;
 pub mod store;

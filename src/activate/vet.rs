@@ -6,16 +6,12 @@
 //! standard output. It works on half the stack that the daemon gives the same work, so that what
 //! survives there survives here. A child that dies or takes too long is a refusal like any other.
 
-use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::Command;
-
 use super::examples;
 use crate::authorize::STACK;
+use crate::child::{Child, ChildError, limit_memory};
 use crate::policy::{Bundle, Problem, Rejection, Revision};
 
 /// The subcommand, hidden from help, that the child is started with.
@@ -25,7 +21,7 @@ const CHILD_STACK: usize = STACK;
 /// Memory that the child may take, in bytes: what it needs, the daemon will need.
 const CHILD_MEMORY: u64 = 768 << 20;
 /// Stack of the thread on which the daemon builds a revision that its child has passed.
-const BUILD_STACK: usize = 2 * CHILD_STACK;
+pub const BUILD_STACK: usize = 2 * CHILD_STACK;
 /// How long the child may take.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Bytes of the child's answer that are read; a refusal of a thousand problems is shorter.
@@ -52,19 +48,18 @@ impl Failure {
 /// Starts children to look at files first.
 #[derive(Debug, Clone)]
 pub struct Vetter {
-    program: PathBuf,
+    child: Child,
 }
 
 impl Vetter {
-    /// One that starts `program`, which is this program except in tests.
-    pub fn new(program: PathBuf) -> Self {
-        Self { program }
+    /// One that has this child check.
+    pub fn new(child: Child) -> Self {
+        Self { child }
     }
 
-    /// One that starts the running program again, even when its file was replaced meanwhile.
+    /// One that starts the running program again.
     pub fn of_this_program() -> Self {
-        let magic = PathBuf::from("/proc/self/exe");
-        Self::new(if magic.exists() { magic } else { std::env::current_exe().unwrap_or_default() })
+        Self::new(Child::of_this_program())
     }
 
     /// Has a child check the bundle, then builds it here.
@@ -72,15 +67,7 @@ impl Vetter {
     /// # Errors
     /// [`Failure`] with what the child found, or with how the child ended.
     pub async fn vet(&self, bundle: &Bundle) -> Result<Revision, Failure> {
-        match tokio::time::timeout(LIMIT, self.ask_child(bundle)).await {
-            Ok(asked) => asked?,
-            Err(_) => {
-                return Err(Failure::Refused(general(
-                    format!("checking the files took longer than {} s, so the check was stopped", LIMIT.as_secs()),
-                    "make the policies or the schema simpler; send SIGHUP to have them checked once more",
-                )));
-            }
-        }
+        self.ask_child(bundle).await?;
         let bundle = bundle.clone();
         on_thread(BUILD_STACK, move || Revision::build(&bundle)).await
     }
@@ -91,38 +78,22 @@ impl Vetter {
             Failure::Unchecked(general(message, "nothing was changed; they are checked again"))
         };
         let question = serde_json::to_vec(bundle).map_err(|error| failed("asked for", &error))?;
-        let mut child = Command::new(&self.program)
-            .arg(COMMAND)
-            .env_clear()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| failed("started", &error))?;
-        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-        let ask = async move {
-            if let Some(mut stdin) = stdin {
-                // A child that died does not read on; its exit says more than this error.
-                let _ = stdin.write_all(&question).await;
+        let ended = match self.child.ask(COMMAND, question, LONGEST_ANSWER, LIMIT).await {
+            Ok(ended) => ended,
+            Err(ChildError::TooSlow(limit)) => {
+                return Err(Failure::Refused(general(
+                    format!("checking the files took longer than {} s, so the check was stopped", limit.as_secs()),
+                    "make the policies or the schema simpler; send SIGHUP to have them checked once more",
+                )));
             }
+            Err(ChildError::Io(error)) => return Err(failed("made", &error)),
         };
-        let listen = async move {
-            let mut answer = Vec::new();
-            if let Some(stdout) = stdout {
-                let _ = stdout.take(LONGEST_ANSWER).read_to_end(&mut answer).await;
-            }
-            answer
-        };
-        let ((), answer) = tokio::join!(ask, listen);
-        let status = child.wait().await.map_err(|error| failed("waited for", &error))?;
-        match status.code() {
+        match ended.status.code() {
             Some(0) => Ok(()),
-            Some(1) => {
-                Err(serde_json::from_slice(&answer).map_or_else(|error| failed("understood", &error), Failure::Refused))
-            }
+            Some(1) => Err(serde_json::from_slice(&ended.answer)
+                .map_or_else(|error| failed("understood", &error), Failure::Refused)),
             _ => Err(Failure::Refused(general(
-                format!("the files make the policy parser crash, or take more memory than it may ({status})"),
+                format!("the files make the policy parser crash, or take more memory than it may ({})", ended.status),
                 "look for an expression that is nested or chained very deeply, and write it as several policies",
             ))),
         }
@@ -134,9 +105,7 @@ impl Vetter {
 /// # Errors
 /// [`Rejection`] with everything that is wrong.
 pub fn check_as_child(input: impl std::io::Read + Send + 'static) -> Result<(), Rejection> {
-    let limit = rustix::process::Rlimit { current: Some(CHILD_MEMORY), maximum: Some(CHILD_MEMORY) };
-    // Where it cannot be limited it is at least ended after a while.
-    let _ = rustix::process::setrlimit(rustix::process::Resource::As, limit);
+    limit_memory(CHILD_MEMORY);
     let work = move || {
         let bundle: Bundle = serde_json::from_reader(input)
             .map_err(|error| general(format!("the bundle cannot be read: {error}"), "this is an internal error"))?;

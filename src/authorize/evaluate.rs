@@ -117,7 +117,7 @@ fn denied(by: Arc<[PolicyId]>) -> Evaluation {
 }
 
 /// Puts the question, after making sure that every entity it turns on is there.
-pub(super) fn ask(policies: &PolicySet, request: &Request, entities: &Entities, required: &[EntityUid]) -> Evaluation {
+pub fn ask(policies: &PolicySet, request: &Request, entities: &Entities, required: &[EntityUid]) -> Evaluation {
     if required.iter().any(|uid| entities.get(uid).is_none()) {
         return Evaluation::Failed([].into());
     }

@@ -18,6 +18,7 @@
 //! | 7 | the daemon cannot be reached, or cannot do it now |
 //! | 64 | the configuration or the daemon's address was not understood (`EX_USAGE` of sysexits.h); nothing was opened |
 //!
+//! Of `policy diff`: 0 nothing is decided otherwise, 2 something is, 3 somebody may do more than before.
 //! Of `scan`: 0 all was read, and no token is in it; 1 a token was found, or something could not be read.
 
 mod accounts;
@@ -44,6 +45,7 @@ use std::str::FromStr;
 use clap::{Parser, Subcommand};
 
 use crate::activate::vet;
+use crate::examine;
 use crate::key::IdError;
 
 const FAILED: u8 = 1;
@@ -106,6 +108,9 @@ enum Command {
     /// Check a bundle given on standard input: what the daemon starts to look at new files
     #[command(name = vet::COMMAND, hide = true)]
     Vet,
+    /// Prove or compare what is given on standard input: what takes too long, or too much, for the daemon
+    #[command(name = examine::COMMAND, hide = true)]
+    Examine,
 }
 
 /// Why a command failed, for standard error, and the exit code that goes with it.
@@ -159,6 +164,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Restore(given) => setup::restore(&given),
         Command::Offline(given) => offline::run(given),
         Command::Vet => return setup::vet(),
+        Command::Examine => setup::examine(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -14,6 +14,7 @@ use super::terminal::say;
 use super::{Failure, offline};
 use crate::activate::vet;
 use crate::config::{self, Config};
+use crate::examine;
 use crate::key::Cost;
 use crate::ledger::Ledger;
 use crate::people::Email;
@@ -96,4 +97,11 @@ pub(super) fn vet() -> ExitCode {
             ExitCode::from(if written.is_ok() { 1 } else { 2 })
         }
     }
+}
+
+/// The child's side of proving and comparing: the answer on standard output.
+pub(super) fn examine() -> Result<(), Failure> {
+    let answer = examine::answer_as_child(io::stdin()).map_err(Failure::new)?;
+    serde_json::to_writer(io::stdout().lock(), &answer)?;
+    Ok(())
 }

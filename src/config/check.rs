@@ -87,11 +87,12 @@ fn limits(config: &Config) -> Result<(), Refusal> {
         ("limits.idle_timeout_ms", limits.idle_timeout_ms, DAY_MS),
         ("last_used.flush_secs", config.last_used.flush_secs, DAY_MS / 1000),
         ("webhook.timeout_secs", config.webhook.timeout_secs, DAY_MS / 1000),
+        ("policies.proof_limit_ms", config.policies.proof_limit_ms, 60_000),
         ("reload.debounce_ms", config.reload.debounce_ms, DAY_MS),
         ("reload.poll_secs", config.reload.poll_secs, DAY_MS / 1000),
     ];
     if let Some((key, time, most)) = times.into_iter().find(|(_, time, most)| *time == 0 || time > most) {
-        return refuse(key, format!("{time} is out of range; from 1 to {most} (a day)"));
+        return refuse(key, format!("{time} is out of range; from 1 to {most}"));
     }
     let deadline = config.shutdown_deadline_secs;
     if deadline > DAY_MS / 1000 {

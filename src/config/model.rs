@@ -44,6 +44,8 @@ pub struct Config {
     pub webhook: Webhook,
     /// How edits of policies are noticed.
     pub reload: Reload,
+    /// How policies come into force.
+    pub policies: Policies,
 }
 
 impl Default for Config {
@@ -63,6 +65,7 @@ impl Default for Config {
             rotation: Rotation::default(),
             webhook: Webhook::default(),
             reload: Reload::default(),
+            policies: Policies::default(),
         }
     }
 }
@@ -394,6 +397,43 @@ impl Default for Reload {
     fn default() -> Self {
         Self { debounce_ms: 50, poll_secs: 2 }
     }
+}
+
+/// How policies come into force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Policies {
+    /// Whether guarantees are proven before a revision comes into force.
+    pub guarantees: Guarantees,
+    /// The solver that proves: a name on the `PATH`, or where it is.
+    pub solver: PathBuf,
+    /// Milliseconds that proving one revision may take.
+    pub proof_limit_ms: u64,
+}
+
+impl Policies {
+    /// How long proving one revision may take.
+    pub fn proof_limit(&self) -> Duration {
+        Duration::from_millis(self.proof_limit_ms)
+    }
+}
+
+impl Default for Policies {
+    fn default() -> Self {
+        Self { guarantees: Guarantees::ProveIfPossible, solver: "cvc5".into(), proof_limit_ms: 5_000 }
+    }
+}
+
+/// Whether guarantees are proven before a revision comes into force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Guarantees {
+    /// What is not proven is refused.
+    Prove,
+    /// What is refuted is refused; what is neither proven nor refuted is told of.
+    ProveIfPossible,
+    /// Nothing is proven: guarantees are forbids like others.
+    EnforceOnly,
 }
 
 fn loopback(port: u16) -> SocketAddr {

@@ -36,6 +36,7 @@ pub struct Operation {
 /// Policies about management, checked, and the operations that they are about.
 #[derive(Debug, Clone)]
 pub struct Management {
+    schema: Schema,
     policies: PolicySet,
     /// By method and path template, as the `@http` annotation has them.
     operations: HashMap<Box<str>, Operation>,
@@ -56,7 +57,7 @@ impl Management {
     ///
     /// # Errors
     /// None with the schema that is shipped.
-    pub(super) fn new(schema: &Schema, policies: PolicySet) -> Result<Self, Vec<Problem>> {
+    pub(super) fn new(schema: Schema, policies: PolicySet) -> Result<Self, Vec<Problem>> {
         let broken = |error: String| vec![Problem::in_file(SCHEMA_FILE, error)];
         let all = schema.action_entities().map_err(|error| broken(error.to_string()))?;
         let (fragment, _) = SchemaFragment::from_cedarschema_str(SCHEMA).map_err(|error| broken(error.to_string()))?;
@@ -72,7 +73,7 @@ impl Management {
             let action_entities = std::iter::once(&uid).chain(groups).filter_map(|uid| all.get(uid).cloned()).collect();
             operations.insert(route.into(), Operation { name: name.as_str().into(), action: uid, action_entities });
         }
-        Ok(Self { policies, operations })
+        Ok(Self { schema, policies, operations })
     }
 
     /// The operation at a method and a path template, such as `GET` and `/v1/keys/{key}`.
@@ -88,6 +89,19 @@ impl Management {
     /// An operation by its name.
     pub fn named(&self, name: &str) -> Option<&Operation> {
         self.operations.values().find(|operation| &*operation.name == name)
+    }
+
+    /// Its schema.
+    pub fn of_schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// Whether the schema lets a principal of this type do an operation to a resource of that type, both without namespace.
+    pub fn lets(&self, operation: &Operation, principal: &str, resource: &str) -> bool {
+        let principals = self.schema.principals_for_action(&operation.action);
+        let resources = self.schema.resources_for_action(&operation.action);
+        principals.is_some_and(|mut types| types.any(|of_type| of_type.basename() == principal))
+            && resources.is_some_and(|mut types| types.any(|of_type| of_type.basename() == resource))
     }
 
     /// The policies.

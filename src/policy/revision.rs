@@ -43,6 +43,7 @@ pub struct Revision {
     digest: Digest,
     digest_text: String,
     generation: u64,
+    bundle: Bundle,
     infos: Vec<PolicyInfo>,
     schema: Schema,
     policies: PolicySet,
@@ -86,7 +87,8 @@ impl Revision {
         let infos = of_api.into_iter().chain(of_management).map(|written| written.info).collect();
         let generation = GENERATIONS.fetch_add(1, Ordering::Relaxed);
         let digest_text = digest.to_string();
-        Ok(Self { digest, digest_text, generation, infos, schema, policies, model, routes, management })
+        let bundle = bundle.clone();
+        Ok(Self { digest, digest_text, generation, bundle, infos, schema, policies, model, routes, management })
     }
 
     /// Its name: the digest of what it was made of.
@@ -112,6 +114,11 @@ impl Revision {
     /// Who may manage what.
     pub fn management(&self) -> &Management {
         &self.management
+    }
+
+    /// The files that it was made of.
+    pub fn bundle(&self) -> &Bundle {
+        &self.bundle
     }
 
     /// The schema of the API.
@@ -295,7 +302,7 @@ fn written<'a>(policy: &Policy, file: &str, text: &'a str, span: Range<usize>) -
 fn management(written: &[Written<'_>]) -> Result<Management, Vec<Problem>> {
     let (schema, policies) = (Management::schema()?, policy_set(written)?);
     validate(&schema, &policies, written)?;
-    Management::new(&schema, policies)
+    Management::new(schema, policies)
 }
 
 /// Each name is one policy's, whichever half it is of, and no guarantee permits anything.

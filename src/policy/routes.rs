@@ -12,7 +12,7 @@ use super::slice::{Applies, Slicer};
 use super::{Model, PrincipalKind, Problem, Slice};
 
 /// What a route's action is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Target {
     /// A collection: the resource is the environment.
     Environment,

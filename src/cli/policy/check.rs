@@ -2,11 +2,9 @@
 
 use clap::Args;
 
-use crate::activate::vet;
 use crate::cli::Failure;
 use crate::cli::configuration::Configuration;
 use crate::cli::terminal::say;
-use crate::policy::Bundle;
 
 #[derive(Args)]
 pub(in crate::cli) struct Check {
@@ -17,17 +15,16 @@ pub(in crate::cli) struct Check {
 pub(super) fn run(given: &Check) -> Result<(), Failure> {
     let config = given.configuration.load(vec![])?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let checked = Bundle::read(&config.schemas_dir, &config.policies_dir).and_then(|bundle| {
-        let vetted = runtime.block_on(vet::Vetter::of_this_program().vet(&bundle));
-        vetted.map_err(vet::Failure::into_rejection)
-    });
-    match checked {
-        Ok(revision) => say(&format!(
-            "good: revision {}, {} routes, {} policies\n",
-            revision.digest().short(),
-            revision.routes().count(),
-            revision.policies().len()
-        )),
-        Err(rejection) => Err(Failure::new(format!("the files would be refused\n\n{}", rejection.render()))),
-    }
+    let (revision, proof) = runtime.block_on(async {
+        let revision = super::revision(&config.schemas_dir, &config.policies_dir).await?;
+        let proof = super::proof(&config, &revision).await?;
+        Ok::<_, Failure>((revision, proof))
+    })?;
+    say(&format!(
+        "good: revision {}, {} routes, {} policies\n{}",
+        revision.digest().short(),
+        revision.routes().count(),
+        revision.policies().len(),
+        proof.render()
+    ))
 }

@@ -1,0 +1,294 @@
+//! Requests that are put to two revisions, by the real authorizer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::literals::{Literals, MODES};
+use super::{Decided, Difference, Subject};
+use crate::authorize::credentials::Credentials;
+use crate::authorize::verdict::{Outcome, Verdict};
+use crate::authorize::{Call, Caller, RequestLine, Stated, Transport, authorize};
+use crate::key::{
+    AccountId, EnvironmentId, Key, KeyId, Kind, Mode, NewKey, Phc, Scope, Screen, Selector, StoredSecret,
+};
+use crate::policy::{ContextUse, PrincipalKind, Revision, Route, Target};
+use crate::prove::witness::Witness;
+use crate::ring::LiveKey;
+
+/// Requests of one kind of caller on one route. More would take too long for what they show.
+const MOST: usize = 4096;
+/// A scope that no schema has: that of a key whose scopes have all been removed from it.
+pub(super) const GONE: &str = "gone";
+/// An address that policies do not name.
+const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
+
+/// A path of a route: `item` in the place of each parameter.
+pub(super) fn path(route: &Route, item: &str) -> String {
+    let segments = route.template.split('/').map(|segment| if segment.starts_with('{') { item } else { segment });
+    segments.collect::<Vec<_>>().join("/")
+}
+
+/// Where a request's thing is, seen from the key.
+#[derive(Clone, Copy)]
+enum Place {
+    Own,
+    OtherMode,
+    Other(AccountId, Mode),
+}
+
+/// A request.
+#[derive(Clone, Copy)]
+struct Sample<'a> {
+    key: Option<&'a Arc<LiveKey>>,
+    place: Place,
+    item: &'a str,
+    address: Option<IpAddr>,
+    now: Timestamp,
+    secure: bool,
+}
+
+/// Puts requests to two revisions.
+pub(super) struct Sampler<'a> {
+    before: &'a Arc<Revision>,
+    after: &'a Arc<Revision>,
+    literals: &'a Literals,
+    scopes: &'a BTreeSet<Scope>,
+    account: Option<AccountId>,
+    other: Option<AccountId>,
+    now: Timestamp,
+}
+
+impl<'a> Sampler<'a> {
+    pub fn new(
+        before: &'a Arc<Revision>,
+        after: &'a Arc<Revision>,
+        literals: &'a Literals,
+        scopes: &'a BTreeSet<Scope>,
+    ) -> Self {
+        let (account, other) = (AccountId::random().ok(), AccountId::random().ok());
+        Self { before, after, literals, scopes, account, other, now: Timestamp::now() }
+    }
+
+    /// A request that only the later revision allows, and one that only the earlier one allows, if there are any among those
+    /// that are tried.
+    pub fn differences(&self, route: &Route, subject: &Subject) -> (Option<Difference>, Option<Difference>) {
+        let (mut widened, mut narrowed) = (None, None);
+        let keys = self.keys(subject);
+        for sample in self.samples(route, &keys) {
+            let (before, after) = (decide(self.before, route, &sample), decide(self.after, route, &sample));
+            let found = match (is_allowed(&before), is_allowed(&after)) {
+                (false, true) => &mut widened,
+                (true, false) => &mut narrowed,
+                _ => continue,
+            };
+            if found.is_none() {
+                let request = self.witness(route, &sample);
+                *found = Some(Difference { request, before: decided(&before), after: decided(&after) });
+            }
+            if widened.is_some() && narrowed.is_some() {
+                break;
+            }
+        }
+        (widened, narrowed)
+    }
+
+    /// Keys of this kind; none for a call without credentials.
+    fn keys(&self, subject: &Subject) -> Vec<Option<Arc<LiveKey>>> {
+        let (kind, held) = match subject {
+            Subject::Publishable => (Kind::Publishable, vec![vec![]]),
+            Subject::Secret => (Kind::Secret, vec![vec![]]),
+            Subject::Restricted { scopes } if scopes.is_empty() => (Kind::Restricted, vec![vec![GONE.into()]]),
+            Subject::Restricted { scopes } => (Kind::Restricted, vec![scopes.clone()]),
+            Subject::RestrictedSeveral => (Kind::Restricted, self.several()),
+            _ => return vec![None],
+        };
+        let accounts = self.account.iter().chain(&self.literals.accounts);
+        let ids: Vec<Option<KeyId>> =
+            std::iter::once(KeyId::random().ok()).chain(self.literals.keys.iter().copied().map(Some)).collect();
+        let each = accounts.flat_map(|account| ids.iter().flatten().map(move |id| (*account, *id)));
+        let of_mode = each.flat_map(|of| MODES.map(|mode| (of, mode)));
+        let all = of_mode.flat_map(|of| held.iter().map(move |scopes| (of, scopes.clone())));
+        let key = |(((account, id), mode), scopes)| supposed(account, id, kind, mode, scopes, self.now);
+        all.filter_map(key).map(|key| Some(Arc::new(key))).collect()
+    }
+
+    /// All scopes together, and each two of them.
+    fn several(&self) -> Vec<Vec<Scope>> {
+        let all: Vec<Scope> = self.scopes.iter().cloned().collect();
+        let with = |(at, one): (usize, &Scope)| {
+            let others = all.iter().skip(at + 1).map(|other| vec![one.clone(), other.clone()]);
+            others.collect::<Vec<_>>()
+        };
+        std::iter::once(all.clone()).chain(all.iter().enumerate().flat_map(with)).collect()
+    }
+
+    /// The requests that are tried, [`MOST`] at most.
+    fn samples<'s>(&'s self, route: &'s Route, keys: &'s [Option<Arc<LiveKey>>]) -> Vec<Sample<'s>> {
+        let (addresses, times, items, places) =
+            (self.addresses(route), self.times(route), self.items(route), self.places());
+        let mut samples = Vec::new();
+        // What policies look at least comes first, so that what is cut off is more of the same.
+        for now in times {
+            for address in &addresses {
+                for key in keys.iter().map(Option::as_ref) {
+                    for place in &places {
+                        for item in &items {
+                            if samples.len() >= MOST {
+                                return samples;
+                            }
+                            let sample = Sample { key, place: *place, item, address: *address, now, secure: true };
+                            // Only a call without credentials may come in the clear and be asked about.
+                            samples.extend(key.is_none().then_some(Sample { secure: false, ..sample }));
+                            samples.push(sample);
+                        }
+                    }
+                }
+            }
+        }
+        samples
+    }
+
+    /// Whether any policy of either revision reads this of the context on this route.
+    fn reads(&self, route: &Route, of: fn(&ContextUse) -> bool) -> bool {
+        let path = path(route, "item");
+        let found = |revision: &'a Arc<Revision>| revision.find_route(&route.method, &path).map(|found| found.route);
+        let routes = [self.before, self.after].into_iter().filter_map(found);
+        let mut slices = routes.flat_map(|route| PrincipalKind::ALL.into_iter().filter_map(|kind| route.slice(kind)));
+        slices.any(|slice| of(&slice.reads_context))
+    }
+
+    fn addresses(&self, route: &Route) -> Vec<Option<IpAddr>> {
+        let named = self.literals.addresses.iter().copied();
+        let read = self.reads(route, |reads| reads.ip).then(|| std::iter::once(ADDRESS).chain(named));
+        std::iter::once(None).chain(read.into_iter().flatten().map(Some)).collect()
+    }
+
+    fn times(&self, route: &Route) -> Vec<Timestamp> {
+        let hours = (1..24).filter_map(|hour| self.now.checked_add(SignedDuration::from_hours(hour)).ok());
+        let read = self.reads(route, |reads| reads.time).then(|| self.literals.times.iter().copied().chain(hours));
+        std::iter::once(self.now).chain(read.into_iter().flatten()).collect()
+    }
+
+    fn items(&self, route: &Route) -> Vec<&str> {
+        let named = matches!(route.target, Target::Item(_)).then(|| self.literals.items.iter().map(String::as_str));
+        std::iter::once("item").chain(named.into_iter().flatten()).collect()
+    }
+
+    fn places(&self) -> Vec<Place> {
+        let others = self.other.iter().chain(&self.literals.accounts);
+        let others = others.flat_map(|account| MODES.map(|mode| Place::Other(*account, mode)));
+        [Place::Own, Place::OtherMode].into_iter().chain(others).collect()
+    }
+
+    fn witness(&self, route: &Route, sample: &Sample<'_>) -> Witness {
+        let principal = match sample.key {
+            None => "a call without credentials".to_owned(),
+            Some(live) => {
+                let scopes: Vec<&str> = live.key.scopes.iter().map(Scope::as_str).collect();
+                let with = if scopes.is_empty() { String::new() } else { format!(" with {}", scopes.join(", ")) };
+                let named =
+                    if self.literals.keys.contains(&live.key.id) { live.key.id.to_string() } else { String::new() };
+                let whose = if Some(live.key.account) == self.account {
+                    String::new()
+                } else {
+                    format!(" of {}", live.key.account)
+                };
+                format!("a {} {} key{with}{whose} {named}", live.key.mode.as_str(), live.key.kind.as_str())
+            }
+        };
+        let environment = match (sample.place, sample.key) {
+            (Place::Own, None) => "no environment".to_owned(),
+            (Place::Own, Some(_)) => "its own environment".to_owned(),
+            (Place::OtherMode, Some(live)) => format!("its account's {} environment", other(live.key.mode).as_str()),
+            (Place::OtherMode, None) => "a live environment".to_owned(),
+            (Place::Other(account, mode), _) if self.literals.accounts.contains(&account) => {
+                format!("the {} environment of {account}", mode.as_str())
+            }
+            (Place::Other(_, mode), _) => format!("another account's {} environment", mode.as_str()),
+        };
+        let resource = match &route.target {
+            Target::Environment => environment,
+            Target::Item(of_type) => format!("the {} {:?} in {environment}", of_type.basename(), sample.item),
+        };
+        let mut context = BTreeMap::new();
+        context.extend(sample.address.map(|address| ("ip".to_owned(), address.to_string())));
+        if sample.now != self.now {
+            context.insert("time".to_owned(), sample.now.to_string());
+        }
+        if !sample.secure {
+            context.insert("secure".to_owned(), "false".to_owned());
+        }
+        Witness {
+            request: format!("{} {}", route.method, path(route, sample.item)),
+            principal: principal.trim_end().to_owned(),
+            resource,
+            context,
+        }
+    }
+}
+
+fn other(mode: Mode) -> Mode {
+    match mode {
+        Mode::Live => Mode::Test,
+        Mode::Test => Mode::Live,
+    }
+}
+
+/// A key that exists for the moment.
+pub(super) fn supposed(
+    account: AccountId,
+    id: KeyId,
+    kind: Kind,
+    mode: Mode,
+    scopes: Vec<Scope>,
+    now: Timestamp,
+) -> Option<LiveKey> {
+    let selector = Selector::random().ok()?;
+    let secret = StoredSecret {
+        selector,
+        phc: Phc::none(),
+        screen: Screen::none(),
+        created_at: now.into(),
+        compromised_at: None,
+    };
+    let new = NewKey { scopes, ..NewKey::named(kind, mode, "supposed") };
+    Key::create(account, new, id, secret, now).ok().map(|key| LiveKey::new(key, 1))
+}
+
+fn decide(revision: &Arc<Revision>, route: &Route, sample: &Sample<'_>) -> Verdict {
+    let own = sample.key.map(|live| live.key.environment());
+    let environment = match (sample.place, own) {
+        (Place::Own, _) => None,
+        (Place::OtherMode, Some(own)) => Some(EnvironmentId { mode: other(own.mode), ..own }),
+        (Place::OtherMode, None) => None,
+        (Place::Other(account, mode), _) => Some(EnvironmentId { account, mode }),
+    };
+    let target = path(route, sample.item);
+    let call = Call {
+        credentials: Credentials::None,
+        transport: if sample.secure { Transport::Secure } else { Transport::Insecure },
+        address: sample.address,
+        line: Some(RequestLine { method: &route.method, target: &target }),
+        stated: Stated { item: None, environment },
+    };
+    let caller = match sample.key {
+        Some(live) => Caller::Proven(Arc::clone(live), live.key.secret.selector),
+        None => Caller::Anonymous,
+    };
+    authorize(&call, caller, revision, sample.now)
+}
+
+fn is_allowed(verdict: &Verdict) -> bool {
+    verdict.reason.outcome() == Outcome::Allow
+}
+
+pub(super) fn decided(verdict: &Verdict) -> Decided {
+    Decided {
+        allowed: is_allowed(verdict),
+        reason: verdict.reason.as_str().to_owned(),
+        policies: verdict.policies.iter().map(ToString::to_string).collect(),
+    }
+}
