@@ -14,6 +14,7 @@
 //! - [`activate`]: how a revision comes into force: vetted, tested, swapped, remembered.
 //! - [`verifier`]: the one slow check of a secret, bounded and off the runtime.
 //! - [`pdp`]: the policy decision point: the live parts above behind one `authorize`.
+//! - [`mod@duration`]: how people write durations.
 //! - [`outbound`]: how this program calls others over HTTP.
 //! - [`webhook`]: tells a receiver what happened.
 //! - [`http`]: the listeners; they translate, authorize and answer.
@@ -29,6 +30,7 @@ pub mod config;
 pub mod daemon;
 pub mod demo;
 pub mod directory;
+pub mod duration;
 pub mod evaluation;
 pub mod http;
 pub mod key;
