@@ -11,7 +11,7 @@
 //! - [`audit`]: the decision log, written behind a bounded queue.
 //! - [`policy`]: schema and policy files become one immutable, checked `Revision`.
 //! - [`authorize`]: the decision itself, pure: values and the time in, a verdict out.
-//! - [`activate`]: how a revision comes into force: vetted, tested, swapped, remembered.
+//! - [`activate`]: how a revision comes into force: vetted, tested, compared, remembered, swapped; and going back.
 //! - [`verifier`]: the one slow check of a secret, bounded and off the runtime.
 //! - [`pdp`]: the policy decision point: the live parts above behind one `authorize`.
 //! - [`mod@duration`]: how people write durations.

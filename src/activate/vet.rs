@@ -25,7 +25,7 @@ const CHILD_STACK: usize = STACK;
 /// Memory that the child may take, in bytes: what it needs, the daemon will need.
 const CHILD_MEMORY: u64 = 768 << 20;
 /// Stack of the thread on which the daemon builds a revision that its child has passed.
-const BUILD_STACK: usize = 2 * CHILD_STACK;
+pub(super) const BUILD_STACK: usize = 2 * CHILD_STACK;
 /// How long the child may take.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Bytes of the child's answer that are read; a refusal of a thousand problems is shorter.
@@ -159,7 +159,7 @@ pub fn check(bundle: &Bundle) -> Result<Arc<Revision>, Rejection> {
 }
 
 /// Runs `work` on a thread of its own with a stack of `size` bytes.
-async fn on_thread<T: Send + 'static>(
+pub(super) async fn on_thread<T: Send + 'static>(
     size: usize,
     work: impl FnOnce() -> Result<T, Rejection> + Send + 'static,
 ) -> Result<T, Failure> {

@@ -17,8 +17,8 @@ use figment::providers::{Env, Format, Toml};
 use figment::{Figment, Metadata, Provider, Source};
 
 pub use model::{
-    Admin, Argon2, Config, Decision, DecisionLog, LastUsed, Limits, Log, LogFormat, ProxyStyle, Reload, Rotation,
-    Webhook, WhenExposed, WhenFull,
+    Admin, Argon2, Config, Decision, DecisionLog, LastUsed, Limits, Log, LogFormat, Policies, ProxyStyle, Reload,
+    Rotation, Webhook, WhenExposed, WhenFull, WhenStale, Widening,
 };
 
 /// The file that is read when none is named, if it is there.

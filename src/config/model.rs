@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use jiff::SignedDuration;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::duration;
 use crate::key::{Ceiling, Cost};
 
 /// Everything that can be configured, complete: what nobody set has its default.
@@ -44,6 +45,8 @@ pub struct Config {
     pub webhook: Webhook,
     /// How edits of policies are noticed.
     pub reload: Reload,
+    /// How policies come into force.
+    pub policies: Policies,
 }
 
 impl Default for Config {
@@ -63,6 +66,7 @@ impl Default for Config {
             rotation: Rotation::default(),
             webhook: Webhook::default(),
             reload: Reload::default(),
+            policies: Policies::default(),
         }
     }
 }
@@ -394,6 +398,47 @@ impl Default for Reload {
     fn default() -> Self {
         Self { debounce_ms: 50, poll_secs: 2 }
     }
+}
+
+/// How policies come into force, and what becomes of calls when they do not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Policies {
+    /// What becomes of a revision under which somebody may do more than under the one in force.
+    pub widening: Widening,
+    /// How long what is on disk may be refused, or wait, until the policies in force count as too old.
+    #[serde(with = "duration::optional", skip_serializing_if = "Option::is_none")]
+    pub stale_after: Option<SignedDuration>,
+    /// What happens then.
+    pub when_stale: WhenStale,
+}
+
+impl Default for Policies {
+    fn default() -> Self {
+        Self { widening: Widening::Allow, stale_after: None, when_stale: WhenStale::Warn }
+    }
+}
+
+/// What becomes of a revision under which somebody may do more than under the one in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Widening {
+    /// It comes into force as any other.
+    Allow,
+    /// It waits until an operator approves it.
+    Confirm,
+}
+
+/// What happens when the policies in force are too old.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenStale {
+    /// Nothing.
+    Serve,
+    /// The log and `/readyz` say so.
+    Warn,
+    /// Live keys are refused, too.
+    DenyLive,
 }
 
 fn loopback(port: u16) -> SocketAddr {
