@@ -14,7 +14,9 @@ use crate::activate::vet::Vetter;
 use crate::activate::{self, Activator};
 use crate::audit::{DecisionLog, LogError, WhenFull};
 use crate::authorize::verdict::Reason;
+use crate::child::Child;
 use crate::config::{self, Config};
+use crate::examine::Examiner;
 use crate::http::manage::Manage;
 use crate::http::serve::{Limits, Server};
 use crate::http::{Admin, Decision, descriptors};
@@ -100,13 +102,18 @@ impl Daemon {
         let ledger = tokio::task::spawn_blocking(move || Ledger::load(loading))
             .await
             .map_err(|error| StartError::Internal(error.to_string()))??;
-        let activator = Activator::start(
-            config.schemas_dir.clone(),
-            config.policies_dir.clone(),
-            Vetter::of_this_program(),
-            Arc::clone(&store),
-            Arc::clone(&metrics),
-        );
+        let settings = activate::Settings {
+            schemas: config.schemas_dir.clone(),
+            policies: config.policies_dir.clone(),
+            config: config.policies.clone(),
+        };
+        let examiner = Examiner::new(Child::of_this_program(), &config.policies).await;
+        match examiner.missing() {
+            Some(missing) => tracing::warn!("guarantees are enforced and not proven: {missing}"),
+            None => tracing::info!(solver = examiner.solver_told(), "a solver is there"),
+        }
+        let vetter = Vetter::of_this_program();
+        let activator = Activator::start(settings, vetter, examiner, ledger.clone(), Arc::clone(&metrics));
         let activator = Arc::new(activator.await?);
         let verifier =
             Verifier::new(config.argon2.running(), config.argon2.queue, config.argon2.ceiling(), Arc::clone(&metrics));
@@ -114,19 +121,22 @@ impl Daemon {
             config::WhenExposed::Revoke => Exposure::Kills,
             config::WhenExposed::Flag => Exposure::Flags,
         };
-        let pdp = Arc::new(Pdp::new(ledger, activator.current(), verifier, Arc::clone(&metrics), exposure));
+        let (current, staleness) = (activator.current(), activator.staleness());
+        let pdp = Arc::new(Pdp::new(ledger, current, Arc::clone(&staleness), verifier, Arc::clone(&metrics), exposure));
 
         raise_descriptors(&config.limits);
         let (limits, deadline) = (Limits::from(&config.limits), config.shutdown_deadline());
         let decision = Decision::new(Arc::clone(&pdp), &config.decision, log.clone()).router(config.limits.body_bytes);
         let decision = Server::new(decision, limits).gauge(metrics.connections("decision"));
-        let manage = Manage::new(Arc::clone(&pdp), config.argon2.cost()).router(config.limits.body_bytes);
+        let manage = Manage::new(Arc::clone(&pdp), Arc::clone(&activator), config.argon2.cost())
+            .router(config.limits.body_bytes);
         let admin =
             Admin { pdp: Arc::clone(&pdp), activator: Arc::clone(&activator), soon: config.rotation.warn_ahead() };
         let admin = admin.router().merge(manage);
         let admin_limits = Limits { connections: limits.connections.min(ADMIN_CONNECTIONS), ..limits };
         let admin = Server::new(admin, admin_limits).gauge(metrics.connections("admin"));
         let (stop_forgetting, stop_writing, stop_reminding) = (stop.clone(), stop.clone(), stop.clone());
+        let stop_watching = stop.clone();
         let telling = match webhook {
             Some(webhook) => Some(tokio::spawn(webhook.run(pdp.ledger().clone(), stop.clone()))),
             None => {
@@ -144,6 +154,7 @@ impl Daemon {
             tokio::spawn(ended(decision.run(decision_listener, stop.clone(), deadline))),
             tokio::spawn(ended(admin.run(admin_listener, stop, deadline))),
             tokio::spawn(watching),
+            tokio::spawn(async move { staleness.run(stop_watching).await }),
             tokio::spawn(forget(pdp.ledger().clone(), stop_forgetting)),
             tokio::spawn(write_uses(pdp.ledger().clone(), config.last_used.flush_every(), stop_writing)),
             tokio::spawn(remind(pdp.ledger().clone(), config.rotation.warn_ahead(), stop_reminding)),

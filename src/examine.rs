@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use crate::activate::vet::BUILD_STACK;
 use crate::child::{Child, ChildError, limit_memory};
 use crate::compare::{Comparison, compare};
+use crate::config::{Guarantees, Policies};
 use crate::policy::{Bundle, Revision};
-use crate::prove::solver::{Session, Solver, Unproven};
+use crate::prove::solver::{Missing, Session, Solver, Unproven};
 use crate::prove::{Proof, prove};
 
 /// The subcommand, hidden from help, that the child is started with.
@@ -37,24 +38,35 @@ enum Question {
 #[derive(Debug, Clone)]
 pub struct Examiner {
     child: Child,
-    solver: Option<Solver>,
+    solver: Result<Solver, Missing>,
     limit: Duration,
 }
 
 impl Examiner {
-    /// One that may ask this solver, for this long each time.
-    pub fn new(child: Child, solver: Option<Solver>, limit: Duration) -> Self {
-        Self { child, solver, limit }
+    /// One that asks the configured solver, if it is there.
+    pub async fn new(child: Child, config: &Policies) -> Self {
+        Self { child, solver: Solver::find(&config.solver).await, limit: config.proof_limit() }
     }
 
-    /// The solver that it asks.
-    pub fn solver(&self) -> Option<&Solver> {
-        self.solver.as_ref()
+    /// Why it has no solver.
+    pub fn missing(&self) -> Option<&Missing> {
+        self.solver.as_ref().err()
     }
 
-    /// What can be proven of a revision.
-    pub async fn prove(&self, revision: &Revision) -> Proof {
-        let Some(solver) = self.solver.clone() else { return Proof::none(revision, &Unproven::NotAsked) };
+    /// The solver's name and version, or why there is none, in a line.
+    pub fn solver_told(&self) -> String {
+        match &self.solver {
+            Ok(solver) => format!("{} ({})", solver.version, solver.program.display()),
+            Err(missing) => format!("none: {missing}"),
+        }
+    }
+
+    /// What can be proven of a revision, as far as it is to be.
+    pub async fn prove(&self, revision: &Revision, guarantees: Guarantees) -> Proof {
+        let solver = match &self.solver {
+            Ok(solver) if guarantees != Guarantees::EnforceOnly => solver.clone(),
+            _ => return Proof::none(revision, &Unproven::NotAsked),
+        };
         let question = Question::Prove { bundle: revision.bundle().clone(), solver, limit_ms: self.limit_ms() };
         self.ask(&question).await.unwrap_or_else(|why| Proof::none(revision, &why))
     }
@@ -65,7 +77,8 @@ impl Examiner {
     /// [`Unproven`] when the child did not live to tell.
     pub async fn compare(&self, before: &Revision, after: &Revision) -> Result<Comparison, Unproven> {
         let (before, after) = (before.bundle().clone(), after.bundle().clone());
-        self.ask(&Question::Compare { before, after, solver: self.solver.clone(), limit_ms: self.limit_ms() }).await
+        let solver = self.solver.clone().ok();
+        self.ask(&Question::Compare { before, after, solver, limit_ms: self.limit_ms() }).await
     }
 
     fn limit_ms(&self) -> u64 {

@@ -14,10 +14,11 @@
 //! - [`prove`]: what a solver finds out about all requests that there can be.
 //! - [`compare`]: what an edit means: who may do what that they could not, and the other way round.
 //! - [`child`]: this program, started again for what could end a process.
-//! - [`activate`]: how a revision comes into force: vetted, tested, swapped, remembered.
+//! - [`activate`]: how a revision comes into force: vetted, tested, compared, remembered, swapped; and going back.
 //! - [`examine`]: has a child prove and compare.
 //! - [`verifier`]: the one slow check of a secret, bounded and off the runtime.
 //! - [`pdp`]: the policy decision point: the live parts above behind one `authorize`.
+//! - [`mod@duration`]: how people write durations.
 //! - [`outbound`]: how this program calls others over HTTP.
 //! - [`webhook`]: tells a receiver what happened.
 //! - [`http`]: the listeners; they translate, authorize and answer.
@@ -35,6 +36,7 @@ pub mod config;
 pub mod daemon;
 pub mod demo;
 pub mod directory;
+pub mod duration;
 pub mod evaluation;
 pub mod examine;
 pub mod http;

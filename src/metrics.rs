@@ -49,9 +49,14 @@ pub struct Metrics {
     keys: IntGaugeVec,
     revision_info: IntGaugeVec,
     revision_age: Gauge,
-    revision_stale: Gauge,
-    /// Touched by reloads and scrapes alone.
-    revision: Mutex<RevisionTimes>,
+    /// Seconds for which what is on disk has been refused or has waited.
+    pub revision_stale: Gauge,
+    /// 1 while what is on disk waits for approval.
+    pub revision_waiting: IntGauge,
+    /// 1 while a revision serves that was rolled back to.
+    pub revision_rolled_back: IntGauge,
+    /// When the revision in force was activated. Touched by reloads and scrapes alone.
+    active_since: Mutex<Option<Instant>>,
 }
 
 /// Argon2 runs, and those who wait for one.
@@ -78,13 +83,6 @@ pub struct Webhook {
     pub given_up: IntCounter,
     /// When the event happened that is being delivered, in seconds since 1970; 0 when there is none.
     pub waiting_since: IntGauge,
-}
-
-/// When the active revision came into force, and since when the disk holds another one.
-#[derive(Debug, Default)]
-struct RevisionTimes {
-    active_since: Option<Instant>,
-    stale_since: Option<Instant>,
 }
 
 impl Metrics {
@@ -156,9 +154,12 @@ impl Metrics {
                 .seconds("keyward_revision_age_seconds", "Time since the revision in force was activated.")?,
             revision_stale: make.seconds(
                 "keyward_revision_stale_seconds",
-                "Time for which the files have differed from the revision in force; 0 when they agree.",
+                "Time for which the files have been refused or have waited for approval; 0 when they do not.",
             )?,
-            revision: Mutex::default(),
+            revision_waiting: make.gauge("keyward_revision_waiting", "1 while the files wait for approval.")?,
+            revision_rolled_back: make
+                .gauge("keyward_revision_rolled_back", "1 while a revision serves that somebody rolled back to.")?,
+            active_since: Mutex::default(),
             registry,
         })
     }
@@ -181,16 +182,11 @@ impl Metrics {
         self.keys.with_label_values(&[state]).set(count);
     }
 
-    /// Shows that the revision with this digest came into force at `now`; the files agree with it.
+    /// Shows that the revision with this digest came into force at `now`.
     pub fn revision_active(&self, digest: &str, now: Instant) {
         self.revision_info.reset();
         self.revision_info.with_label_values(&[digest]).set(1);
-        *self.times() = RevisionTimes { active_since: Some(now), stale_since: None };
-    }
-
-    /// Shows that the files differ from the revision in force since `since`, or agree with it again.
-    pub fn revision_stale(&self, since: Option<Instant>) {
-        self.times().stale_since = since;
+        *self.active_since() = Some(now);
     }
 
     /// Everything in Prometheus' text format 0.0.4, as of `now`. Send it as [`CONTENT_TYPE`].
@@ -198,18 +194,16 @@ impl Metrics {
     /// # Errors
     /// When a metric cannot be written as text, which for these does not happen.
     pub fn render(&self, now: Instant) -> Result<String, Error> {
-        let RevisionTimes { active_since, stale_since } = *self.times();
-        let since = |then: Option<Instant>| then.map_or(0.0, |then| now.saturating_duration_since(then).as_secs_f64());
-        self.revision_age.set(since(active_since));
-        self.revision_stale.set(since(stale_since));
+        let since = |then: Instant| now.saturating_duration_since(then).as_secs_f64();
+        self.revision_age.set(self.active_since().map_or(0.0, since));
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
-    fn times(&self) -> std::sync::MutexGuard<'_, RevisionTimes> {
-        // Two instants cannot be left half-written.
-        self.revision.lock().unwrap_or_else(PoisonError::into_inner)
+    fn active_since(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        // An instant cannot be left half-written.
+        self.active_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -281,6 +275,8 @@ mod tests {
             r#"keyward_revision_info{digest="abc"} 1"#,
             "keyward_revision_age_seconds 0",
             "keyward_revision_stale_seconds 0",
+            "keyward_revision_waiting 0",
+            "keyward_revision_rolled_back 0",
             "keyward_ring_keys 0",
             "keyward_keys_rotation_overdue 0",
             "keyward_keys_rotation_due_soon 0",
@@ -307,20 +303,16 @@ mod tests {
     }
 
     #[test]
-    fn a_new_revision_takes_the_place_of_the_old_and_ends_staleness() {
+    fn a_new_revision_takes_the_place_of_the_old() {
         let metrics = metrics();
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         metrics.revision_active("old", start);
-        metrics.revision_stale(Some(after(10)));
-        let text = metrics.render(after(15)).unwrap();
-        has(&text, "keyward_revision_age_seconds 15");
-        has(&text, "keyward_revision_stale_seconds 5");
+        has(&metrics.render(after(15)).unwrap(), "keyward_revision_age_seconds 15");
         metrics.revision_active("new", after(20));
         let text = metrics.render(after(21)).unwrap();
         has(&text, r#"keyward_revision_info{digest="new"} 1"#);
         has(&text, "keyward_revision_age_seconds 1");
-        has(&text, "keyward_revision_stale_seconds 0");
         assert!(!text.contains(r#""old""#));
     }
 }

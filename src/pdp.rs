@@ -11,9 +11,10 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 
+use crate::activate::staleness::Staleness;
 use crate::authorize::credentials::Credentials;
 use crate::authorize::verdict::{Reason, Verdict};
-use crate::authorize::{Call, Caller, Transport, authorize};
+use crate::authorize::{Call, Caller, Transport, authorize_by};
 use crate::key::{ForeignToken, Glance, Kind, Secret, Selector, Token};
 use crate::ledger::{Exposure, Ledger};
 use crate::metrics::Metrics;
@@ -41,6 +42,7 @@ pub struct Pdp {
     ledger: Ledger,
     /// Swapped whole: a call works with the revision that it loaded, from beginning to end.
     revision: Arc<ArcSwap<Revision>>,
+    staleness: Arc<Staleness>,
     verifier: Verifier,
     metrics: Arc<Metrics>,
     exposure: Exposure,
@@ -51,11 +53,12 @@ impl Pdp {
     pub fn new(
         ledger: Ledger,
         revision: Arc<ArcSwap<Revision>>,
+        staleness: Arc<Staleness>,
         verifier: Verifier,
         metrics: Arc<Metrics>,
         exposure: Exposure,
     ) -> Self {
-        Self { ledger, revision, verifier, metrics, exposure }
+        Self { ledger, revision, staleness, verifier, metrics, exposure }
     }
 
     /// Accounts and keys.
@@ -66,6 +69,11 @@ impl Pdp {
     /// The revision in force.
     pub fn revision(&self) -> Arc<Revision> {
         self.revision.load_full()
+    }
+
+    /// For how long what is on disk has not come into force.
+    pub fn staleness(&self) -> &Staleness {
+        &self.staleness
     }
 
     /// Checks secrets that are seen for the first time.
@@ -91,7 +99,7 @@ impl Pdp {
         let proven_by = if let Caller::Proven(_, selector) = caller { Some(selector) } else { None };
         // The key's state is read after its secret was checked, so that a key that was revoked meanwhile is dead.
         let now = Timestamp::now();
-        let verdict = authorize(call, caller, &self.revision.load_full(), now);
+        let verdict = authorize_by(call, caller, &self.revision.load_full(), self.staleness.standing(), now);
         if let (Some(selector), Some(live)) = (proven_by, &verdict.key)
             && verdict.reason.is_of_a_good_key()
         {
@@ -273,6 +281,7 @@ mod tests {
         Arc::new(Pdp::new(
             ledger,
             revision,
+            Arc::default(),
             Verifier::new(1, 8, Ceiling::default(), Arc::clone(&metrics)),
             metrics,
             Exposure::Kills,

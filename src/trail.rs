@@ -1,4 +1,4 @@
-//! The event trail: who did what to which account, key or person, when, and from where.
+//! The event trail: who did what to which account, key, person or policies, when, and from where.
 //!
 //! An event is committed in one batch with the change that it tells of, so that the trail and the records never
 //! disagree. It is only ever appended. It holds no token, no secret and no hash.
@@ -77,11 +77,26 @@ pub enum Happened {
     /// A person's token is known to others.
     #[serde(rename = "token.compromised")]
     TokenCompromised,
+    /// A revision of schema and policies came into force.
+    #[serde(rename = "policy.activated")]
+    PolicyActivated,
+    /// Schema and policies on disk were refused.
+    #[serde(rename = "policy.refused")]
+    PolicyRefused,
+    /// Schema and policies on disk would let somebody do more, and wait for approval.
+    #[serde(rename = "policy.waiting")]
+    PolicyWaiting,
+    /// A revision that waited was approved.
+    #[serde(rename = "policy.approved")]
+    PolicyApproved,
+    /// An earlier revision was put in force again.
+    #[serde(rename = "policy.rolled_back")]
+    PolicyRolledBack,
 }
 
 impl Happened {
     /// Every kind of event.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 25] = [
         Self::AccountCreated,
         Self::AccountRenamed,
         Self::AccountClosed,
@@ -102,6 +117,11 @@ impl Happened {
         Self::TokenCreated,
         Self::TokenDeleted,
         Self::TokenCompromised,
+        Self::PolicyActivated,
+        Self::PolicyRefused,
+        Self::PolicyWaiting,
+        Self::PolicyApproved,
+        Self::PolicyRolledBack,
     ];
 
     /// The kind of this name.
@@ -132,6 +152,11 @@ impl Happened {
             Self::TokenCreated => "token.created",
             Self::TokenDeleted => "token.deleted",
             Self::TokenCompromised => "token.compromised",
+            Self::PolicyActivated => "policy.activated",
+            Self::PolicyRefused => "policy.refused",
+            Self::PolicyWaiting => "policy.waiting",
+            Self::PolicyApproved => "policy.approved",
+            Self::PolicyRolledBack => "policy.rolled_back",
         }
     }
 }

@@ -186,7 +186,7 @@ async fn ask(style: ProxyStyle, peer: [u8; 4], asked: &Asked) -> Answer {
     }
     let verifier = Verifier::new(1, 1, Ceiling(COST), Arc::clone(&METRICS));
     let revision = Arc::new(ArcSwap::new(Arc::clone(&REVISION)));
-    let pdp = Arc::new(Pdp::new(ledger, revision, verifier, Arc::clone(&METRICS), Exposure::Kills));
+    let pdp = Arc::new(Pdp::new(ledger, revision, Arc::default(), verifier, Arc::clone(&METRICS), Exposure::Kills));
     let config = config::Decision { proxy_style: style, ..config::Decision::default() };
     let mut request = Request::new(Body::empty());
     *request.method_mut() = asked.method.clone();

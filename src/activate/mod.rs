@@ -1,306 +1,393 @@
 //! How a revision comes into force.
 //!
-//! Files change; they are read whole, looked at first by a child process ([`vet`]), tried on their
-//! examples ([`examples`]), remembered in the store, and swapped in as one. Whatever fails on the way, the
-//! revision in force goes on serving, and [`Activator::report`] says what is wrong and since when.
-//! A start onto files that are refused serves the last good revision and says so; only a first start
-//! that never had a good one fails.
+//! Files change; they are read whole (`files`), looked at first by a child process ([`vet`]) and tried on their
+//! examples ([`examples`]), proven ([`prove`](crate::prove)), compared with the revision in force ([`compare`]), made to
+//! wait for approval where the configuration says so, remembered with what is different and who wrote it
+//! ([`history`]), and swapped in as one.
+//! Whatever fails on the way, the revision in force goes on serving, and [`Activator::in_force`] says what is wrong and
+//! since when ([`staleness`]). What operators order, a rollback or an approval, takes the same steps ([`orders`]).
+//! A start onto files that are refused serves the last good revision and says so; only a first start that never had a
+//! good one fails ([`Activator::start`]).
 
+pub mod compare;
 pub mod examples;
+mod files;
+pub mod git;
+pub mod history;
+pub mod orders;
+mod report;
+pub mod staleness;
+mod start;
+mod tell;
 pub mod vet;
 pub mod watch;
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use serde::Serialize;
-use tokio::task::JoinHandle;
 
+use self::compare::Comparison;
+use self::files::Files;
+use self::git::Commit;
+use self::history::{Cause, Entry, History, Kept, Rollback, Stale};
+pub use self::report::{Active, Refused, Report, Source, Waiting};
+use self::staleness::Staleness;
+pub use self::start::{Settings, StartError};
+use self::tell::Throttle;
 use self::vet::{Failure, Vetter};
+use crate::config::{Guarantees, Widening};
+use crate::examine::Examiner;
+use crate::ledger::LedgerError;
 use crate::metrics::Metrics;
-use crate::policy::{Bundle, Digest, Problem, Rejection, Revision};
-use crate::store::{Batch, CommitError, Expect, Store, StoreError, Table};
-
-/// How long the files may take to be read.
-const READING_LIMIT: Duration = Duration::from_secs(10);
-/// The row that holds the last good bundle.
-const LAST_GOOD: &[u8] = b"last-good";
-
-/// Where a revision came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Source {
-    /// The files on disk.
-    Files,
-    /// The store: the files on disk are refused, and this is the last good revision.
-    Store,
-}
-
-/// The revision in force.
-#[derive(Debug, Clone, Serialize)]
-pub struct Active {
-    /// Its digest.
-    pub digest: Digest,
-    /// Where it came from.
-    pub source: Source,
-    /// Since when it is in force, in this process.
-    pub activated_at: Timestamp,
-}
-
-/// Files on disk that are not in force, because they were refused.
-#[derive(Debug, Clone, Serialize)]
-pub struct Refused {
-    /// Their digest; none when they could not even be read or checked, so that they are tried again.
-    pub digest: Option<Digest>,
-    /// Since when what is on disk differs from what is in force.
-    pub since: Timestamp,
-    /// What is wrong, as text with file, line and caret.
-    pub diagnostics: String,
-    /// What is wrong, in parts.
-    #[serde(flatten)]
-    pub rejection: Rejection,
-}
-
-/// What is in force, and what is not.
-#[derive(Debug, Clone, Serialize)]
-pub struct Report {
-    /// The revision in force.
-    pub active: Active,
-    /// The files on disk, when they differ from it.
-    pub refused: Option<Refused>,
-    /// Activations since the start, the first one included.
-    pub reloads_ok: u64,
-    /// Refusals since the start.
-    pub reloads_refused: u64,
-}
-
-/// Why there is nothing to serve.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The files are refused and there is no earlier revision.
-    #[error("the policies or the schema are refused, and there is no earlier good revision to serve:\n{}", .0.render())]
-    Refused(Rejection),
-    /// The store cannot be read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-type Reading = JoinHandle<Result<Bundle, Rejection>>;
+use crate::policy::{Bundle, Digest, Rejection, Revision};
+use crate::prove::Proof;
+use crate::trail::{By, Event};
 
 /// Brings revisions into force.
 pub struct Activator {
-    schemas: PathBuf,
-    policies: PathBuf,
+    files: Files,
     vetter: Vetter,
-    store: Arc<dyn Store>,
+    examiner: Examiner,
+    guarantees: Guarantees,
+    widening: Widening,
+    history: History,
     current: Arc<ArcSwap<Revision>>,
-    /// A reading that did not end in time: there is never a second one beside it.
-    reading: tokio::sync::Mutex<Option<Reading>>,
-    /// Written by one reload at a time, read by whoever asks for the report; never on the decision path.
+    staleness: Arc<Staleness>,
+    /// Held by whoever changes what is in force, from looking at the files until all is told: a reload and what an
+    /// operator orders never overtake each other.
+    turn: tokio::sync::Mutex<Turn>,
+    /// Written by whoever has the turn, read by whoever asks for the report; never on the decision path.
     report: Mutex<Report>,
     metrics: Arc<Metrics>,
 }
 
-impl Activator {
-    /// Brings the files' revision into force, or the last good one when they are refused.
-    ///
-    /// # Errors
-    /// [`StartError`] when there is neither.
-    pub async fn start(
-        schemas: PathBuf,
-        policies: PathBuf,
-        vetter: Vetter,
-        store: Arc<dyn Store>,
-        metrics: Arc<Metrics>,
-    ) -> Result<Self, StartError> {
-        let reading = tokio::sync::Mutex::default();
-        let read = read(&schemas, &policies, &reading).await;
-        let checked = match &read {
-            Ok(bundle) => vetter.vet(bundle).await.map_err(Failure::into_rejection),
-            Err(rejection) => Err(rejection.clone()),
-        };
-        let (revision, source, refused) = match (checked, read) {
-            (Ok(revision), Ok(bundle)) => {
-                remember(&store, &bundle).await;
-                (revision, Source::Files, None)
-            }
-            (Err(rejection), read) => {
-                let Some(revision) = last_good(&store, &vetter).await? else {
-                    return Err(StartError::Refused(rejection));
-                };
-                let digest = read.ok().map(|bundle| bundle.digest());
-                (revision, Source::Store, Some(refused(digest, rejection, None)))
-            }
-            (Ok(_), Err(rejection)) => return Err(StartError::Refused(rejection)),
-        };
-        let report = Report {
-            active: Active { digest: revision.digest(), source, activated_at: Timestamp::now() },
-            reloads_ok: 1,
-            reloads_refused: refused.iter().count() as u64,
-            refused,
-        };
-        metrics.revision_active(&report.active.digest.to_string(), Instant::now());
-        metrics.reloads_ok.inc();
-        if let Some(refused) = &report.refused {
-            metrics.reloads_refused.inc();
-            metrics.revision_stale(Some(Instant::now()));
-            tracing::error!(
-                serving = %report.active.digest.short(),
-                "the files on disk are refused, so the last good revision is served:\n{}", refused.diagnostics
-            );
-        } else {
-            tracing::info!(revision = %report.active.digest.short(), "revision in force");
-        }
-        let current = Arc::new(ArcSwap::from_pointee(revision));
-        Ok(Self { schemas, policies, vetter, store, current, reading, report: Mutex::new(report), metrics })
-    }
+/// What only whoever has the turn needs to know.
+#[derive(Default)]
+struct Turn {
+    /// What was on disk when it could last be read.
+    seen: Option<Digest>,
+    /// The revision that waits for approval.
+    waiting: Option<Candidate>,
+    /// What is in the store for the next start.
+    kept: Kept,
+    /// How many refusals may be told of.
+    throttle: Throttle,
+}
 
+/// A revision on its way into force.
+struct Candidate {
+    bundle: Bundle,
+    revision: Arc<Revision>,
+    /// What is proven of it, once it was asked.
+    proof: Option<Proof>,
+    /// What is different from the revision in force; none for the first one.
+    comparison: Option<Comparison>,
+    git: Option<Commit>,
+}
+
+/// What brings a revision into force.
+struct Order {
+    cause: Cause,
+    by: By,
+    /// What is told besides that it came into force.
+    events: Vec<Event>,
+    /// What is to be kept when it is a rollback.
+    rollback: Option<Rollback>,
+}
+
+/// What there is to do about the files.
+enum News {
+    /// They are those of the revision in force.
+    InForce,
+    /// They are those that were rolled back from.
+    RolledBack,
+    /// They were looked at, and are refused or wait.
+    Known,
+    /// They have to be looked at.
+    Unknown,
+}
+
+impl Activator {
     /// The revision in force, to be read by whoever decides.
     pub fn current(&self) -> Arc<ArcSwap<Revision>> {
         Arc::clone(&self.current)
     }
 
+    /// For how long what is on disk has not come into force.
+    pub fn staleness(&self) -> Arc<Staleness> {
+        Arc::clone(&self.staleness)
+    }
+
+    /// What was in force before.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
     /// What is in force, and what is not, as of one moment.
     pub fn in_force(&self) -> (Report, Arc<Revision>) {
-        let report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
-        (report.clone(), self.current.load_full())
-    }
-
-    fn report(&self) -> Report {
-        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Looks at the files, and brings them into force when they differ and are good. Called by one task
-    /// alone ([`watch`]), so that reloads never overtake each other. Files that were refused are not checked again
-    /// unless `anew` says so.
-    pub async fn rescan(&self, anew: bool) {
-        let bundle = match read(&self.schemas, &self.policies, &self.reading).await {
-            Ok(bundle) => bundle,
-            Err(rejection) => return self.refuse(None, rejection),
-        };
-        let digest = bundle.digest();
         let report = self.report();
-        let already_refused = report.refused.as_ref().is_some_and(|refused| refused.digest == Some(digest));
-        if digest == report.active.digest {
-            return self.agree();
-        }
-        if already_refused && !anew {
-            return;
-        }
-        match self.vetter.vet(&bundle).await {
-            Ok(revision) => {
-                remember(&self.store, &bundle).await;
-                self.activate(revision);
-            }
-            Err(Failure::Refused(rejection)) => self.refuse(Some(digest), rejection),
-            Err(Failure::Unchecked(rejection)) => self.refuse(None, rejection),
+        let stale_seconds = report.stale_since.and_then(|_| self.staleness.time()).map(|time| time.as_secs());
+        (Report { stale_seconds, ..report.clone() }, self.current.load_full())
+    }
+
+    fn report(&self) -> MutexGuard<'_, Report> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the report, as of one moment.
+    fn amend(&self, change: impl FnOnce(&mut Report)) {
+        change(&mut self.report());
+    }
+
+    /// Looks at the files, and brings them into force when they differ and are good. Files that were refused are not
+    /// checked again unless `anew` says so.
+    pub async fn rescan(&self, anew: bool) {
+        let mut turn = self.turn.lock().await;
+        let read = self.files.read().await;
+        self.look(&mut turn, read, anew).await;
+    }
+
+    /// What becomes of what was read.
+    async fn look(&self, turn: &mut Turn, read: Result<Bundle, Rejection>, anew: bool) {
+        let bundle = match read {
+            Ok(bundle) => bundle,
+            Err(rejection) => return self.refuse(turn, None, rejection).await,
+        };
+        turn.seen = Some(bundle.digest());
+        match self.news(turn, bundle.digest(), anew) {
+            News::InForce => self.settle(turn, None).await,
+            News::RolledBack => self.settle(turn, turn.kept.rollback.clone()).await,
+            News::Known => {}
+            News::Unknown => self.bring(turn, bundle).await,
         }
     }
 
-    fn activate(&self, revision: Revision) {
-        let digest = revision.digest();
-        let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
-        self.current.store(Arc::new(revision));
+    fn news(&self, turn: &Turn, on_disk: Digest, anew: bool) -> News {
+        let report = self.report();
+        let is_refused = report.refused.as_ref().is_some_and(|refused| refused.digest == Some(on_disk));
+        let waits = report.waiting.as_ref().is_some_and(|waiting| waiting.digest == on_disk);
+        if on_disk == report.active.digest {
+            News::InForce
+        } else if turn.kept.rollback.as_ref().is_some_and(|rollback| rollback.from == Some(on_disk)) {
+            News::RolledBack
+        } else if (is_refused || waits) && !anew {
+            News::Known
+        } else {
+            News::Unknown
+        }
+    }
+
+    /// The whole way of new files into force.
+    async fn bring(&self, turn: &mut Turn, bundle: Bundle) {
+        let digest = bundle.digest();
+        let revision = match self.vetter.vet(&bundle).await {
+            Ok(revision) => Arc::new(revision),
+            Err(Failure::Refused(rejection)) => return self.refuse(turn, Some(digest), rejection).await,
+            Err(Failure::Unchecked(rejection)) => return self.refuse(turn, None, rejection).await,
+        };
+        let proof = match self.prove(&revision).await {
+            Ok(proof) => Some(proof),
+            Err(rejection) => return self.refuse(turn, Some(digest), rejection).await,
+        };
+        let git = git::commit_of(&bundle, &self.files.schemas, &self.files.policies).await;
+        let before = self.current.load_full();
+        let mut candidate = Candidate { bundle, revision, proof, comparison: None, git };
+        if self.widening == Widening::Confirm {
+            candidate.comparison = Some(self.compare(&before, &candidate.revision).await);
+            if self.must_wait(&candidate) {
+                return self.wait(turn, candidate).await;
+            }
+        }
+        let order = Order::edit();
+        let replaced = self.report().active.clone();
+        self.swap(turn, &candidate, &order);
+        // Nobody waits for what the edit means, where nobody has to approve it.
+        if candidate.comparison.is_none() {
+            candidate.comparison = Some(self.compare(&before, &candidate.revision).await);
+        }
+        tell::in_force(digest, order.cause, &order.by, candidate.comparison.as_ref());
+        if let Err(error) = self.remember(turn, &candidate, &order, &replaced).await {
+            // A store that cannot be written is no reason to go on serving an older revision: the files say what is
+            // wanted.
+            tracing::error!(revision = %digest.short(), %error, "the revision is in force and could not be remembered for the next start");
+        }
+    }
+
+    /// What can be proven of a revision.
+    ///
+    /// # Errors
+    /// With what does not hold, and with what is not proven where it must be.
+    async fn prove(&self, revision: &Revision) -> Result<Proof, Rejection> {
+        let proof = self.examiner.prove(revision, self.guarantees).await;
+        match proof.rejection(revision, self.guarantees == Guarantees::Prove) {
+            Some(rejection) => Err(rejection),
+            None => Ok(proof),
+        }
+    }
+
+    /// What it means that a revision takes the place of another.
+    async fn compare(&self, before: &Revision, after: &Revision) -> Comparison {
+        match self.examiner.compare(before, after).await {
+            Ok(comparison) => comparison.into(),
+            Err(why) => {
+                tracing::warn!(%why, "two revisions could not be compared");
+                Comparison::untold()
+            }
+        }
+    }
+
+    /// The gate: whether somebody has to approve a revision first.
+    fn must_wait(&self, candidate: &Candidate) -> bool {
+        let widens = candidate.comparison.as_ref().is_some_and(|comparison| comparison.widens);
+        self.widening == Widening::Confirm && widens
+    }
+
+    /// Writes down what comes into force, so that the next start serves it.
+    /// `replaced` is what was in force before.
+    async fn remember(
+        &self,
+        turn: &mut Turn,
+        candidate: &Candidate,
+        order: &Order,
+        replaced: &Active,
+    ) -> Result<(), LedgerError> {
+        let by = matches!(order.cause, Cause::Approval | Cause::Rollback).then(|| order.by.actor.clone());
+        let entry = Entry {
+            digest: candidate.bundle.digest(),
+            since: order.by.now,
+            cause: order.cause,
+            by,
+            comparison: candidate.comparison.clone(),
+            git: candidate.git.clone(),
+            bytes: 0,
+        };
+        let events = order.events.iter().cloned().chain([tell::activated(&entry, replaced, &order.by)]);
+        let (events, bundle): (Vec<Event>, _) = (events.collect(), candidate.bundle.clone());
+        let kept = Kept { rollback: order.rollback.clone(), stale: None };
+        let written = kept.clone();
+        let done = self.history.run(move |history| history.remember(&entry, &bundle, &written, &events)).await;
+        if done.is_ok() || order.cause == Cause::Edit {
+            turn.kept = kept;
+        }
+        done
+    }
+
+    /// Puts a revision in force: from here on, every decision is made by it.
+    fn swap(&self, turn: &mut Turn, candidate: &Candidate, order: &Order) {
+        let digest = candidate.bundle.digest();
+        turn.waiting = None;
+        let source = if order.rollback.is_some() { Source::Rollback } else { Source::Files };
+        self.amend(|report| {
+            self.current.store(Arc::clone(&candidate.revision));
+            self.staleness.end();
+            report.active = Active { digest, source, activated_at: Timestamp::now(), rollback: order.rollback.clone() };
+            (report.refused, report.waiting, report.stale_since) = (None, None, None);
+            report.proof.clone_from(&candidate.proof);
+            report.reloads_ok += 1;
+        });
         self.metrics.revision_active(&digest.to_string(), Instant::now());
         self.metrics.reloads_ok.inc();
-        report.active = Active { digest, source: Source::Files, activated_at: Timestamp::now() };
-        report.refused = None;
-        report.reloads_ok += 1;
-        drop(report);
-        tracing::info!(revision = %digest.short(), "revision in force");
+        self.metrics.revision_rolled_back.set(order.rollback.is_some().into());
+        self.metrics.revision_waiting.set(0);
     }
 
-    fn refuse(&self, digest: Option<Digest>, rejection: Rejection) {
-        let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = report.refused.as_ref();
-        if before.is_some_and(|before| before.digest == digest && before.rejection == rejection) {
+    /// The files are refused, or cannot be read.
+    async fn refuse(&self, turn: &mut Turn, digest: Option<Digest>, rejection: Rejection) {
+        let is_told = |before: &Refused| before.digest == digest && before.rejection == rejection;
+        if self.report().refused.as_ref().is_some_and(is_told) {
             return;
         }
-        let newly = before.is_none();
-        let refused = refused(digest, rejection, before.map(|before| before.since));
-        tracing::error!(
-            serving = %report.active.digest.short(),
-            "the files on disk are refused; the revision in force goes on serving:\n{}", refused.diagnostics
-        );
-        report.refused = Some(refused);
-        report.reloads_refused += 1;
-        drop(report);
+        let name = digest.map_or_else(|| rejection.to_string(), |digest| digest.to_string());
+        let now = Timestamp::now();
+        let since = turn.since(now);
+        let refused = Refused { digest, since, diagnostics: rejection.render(), rejection };
+        let event = tell::refused(&refused, now);
+        self.amend(|report| {
+            tell::refusal(&refused, &report.active);
+            (report.refused, report.waiting) = (Some(refused), None);
+            report.reloads_refused += 1;
+        });
         self.metrics.reloads_refused.inc();
-        if newly {
-            self.metrics.revision_stale(Some(Instant::now()));
+        turn.waiting = None;
+        self.outdated(turn, name, event, now).await;
+    }
+
+    /// The files are good, and wait until somebody approves them.
+    async fn wait(&self, turn: &mut Turn, candidate: Candidate) {
+        let Candidate { comparison, git, .. } = &candidate;
+        let (comparison, git) = (comparison.clone().unwrap_or_else(Comparison::untold), git.clone());
+        let now = Timestamp::now();
+        let digest = candidate.bundle.digest();
+        let waiting = Waiting { digest, since: now, comparison, git };
+        turn.waiting = Some(candidate);
+        if self.report().waiting.as_ref().is_some_and(|before| before.digest == digest) {
+            return;
+        }
+        let event = tell::waiting(&waiting, now);
+        self.amend(|report| {
+            tell::waits(&waiting, &report.active);
+            (report.refused, report.waiting) = (None, Some(waiting));
+        });
+        self.outdated(turn, digest.to_string(), event, now).await;
+    }
+
+    /// What is on disk is not in force; `event` tells of what is called `name`, if it was not told of before.
+    async fn outdated(&self, turn: &mut Turn, name: String, event: Event, now: Timestamp) {
+        let since = turn.since(now);
+        self.amend(|report| report.stale_since = Some(since));
+        self.staleness.begin(since, now);
+        self.metrics.revision_waiting.set(turn.waiting.is_some().into());
+        let told = turn.kept.stale.take().and_then(|stale| stale.told);
+        let event = if told.as_ref() == Some(&name) { None } else { turn.throttle.admit(event, Instant::now()) };
+        let told = if event.is_some() { Some(name) } else { told };
+        turn.kept.stale = Some(Stale { since, told });
+        self.keep(turn, event).await;
+    }
+
+    /// What is on disk needs no more looking at: it is in force, or was rolled back from.
+    async fn settle(&self, turn: &mut Turn, rollback: Option<Rollback>) {
+        turn.waiting = None;
+        self.staleness.end();
+        self.metrics.revision_waiting.set(0);
+        self.metrics.revision_rolled_back.set(rollback.is_some().into());
+        self.amend(|report| {
+            let was = (report.refused.take(), report.waiting.take());
+            if was.0.is_some() || was.1.is_some() {
+                tracing::info!(revision = %report.active.digest.short(), "the files on disk are mended: they are as they were");
+            }
+            report.stale_since = None;
+            if rollback.is_none() {
+                (report.active.source, report.active.rollback) = (Source::Files, None);
+            }
+        });
+        let kept = Kept { rollback, stale: None };
+        if turn.kept != kept {
+            turn.kept = kept;
+            self.keep(turn, None).await;
         }
     }
 
-    /// The files are those of the revision in force again.
-    fn agree(&self) {
-        let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
-        report.active.source = Source::Files;
-        if report.refused.take().is_some() {
-            tracing::info!(revision = %report.active.digest.short(), "the files on disk are those of the revision in force again");
-            self.metrics.revision_stale(None);
+    async fn keep(&self, turn: &Turn, event: Option<Event>) {
+        let (kept, events) = (turn.kept.clone(), Vec::from_iter(event));
+        let kept = self.history.run(move |history| history.keep(&kept, &events)).await;
+        if let Err(error) = kept {
+            tracing::error!(%error, "the state of the policies could not be written; a restart does not know it");
         }
     }
 }
 
-fn refused(digest: Option<Digest>, rejection: Rejection, since: Option<Timestamp>) -> Refused {
-    Refused { digest, since: since.unwrap_or_else(Timestamp::now), diagnostics: rejection.render(), rejection }
-}
-
-/// Reads the files, off the runtime. A disk that does not answer is a refusal, and goes on being asked.
-async fn read(
-    schemas: &Path,
-    policies: &Path,
-    reading: &tokio::sync::Mutex<Option<Reading>>,
-) -> Result<Bundle, Rejection> {
-    let mut reading = reading.lock().await;
-    let mut under_way = reading.take().unwrap_or_else(|| {
-        let (schemas, policies) = (schemas.to_owned(), policies.to_owned());
-        tokio::task::spawn_blocking(move || Bundle::read(&schemas, &policies))
-    });
-    let refused = |message: &str| Rejection { problems: vec![Problem::general(message.into(), "check the disk")] };
-    match tokio::time::timeout(READING_LIMIT, &mut under_way).await {
-        Ok(read) => read.unwrap_or_else(|_| Err(refused("the files could not be read"))),
-        Err(_) => {
-            *reading = Some(under_way);
-            Err(refused("reading the files takes longer than 10 s"))
-        }
+impl Turn {
+    /// Since when what is on disk has not come into force, if it does not now.
+    fn since(&self, now: Timestamp) -> Timestamp {
+        self.kept.stale.as_ref().map_or(now, |stale| stale.since)
     }
 }
 
-/// Keeps the bundle for a start onto broken files. A store that cannot be written is no reason to go on
-/// serving an older revision: the files say what is wanted.
-async fn remember(store: &Arc<dyn Store>, bundle: &Bundle) {
-    let (store, digest) = (Arc::clone(store), bundle.digest());
-    let Ok(value) = serde_json::to_vec(bundle) else {
-        return;
-    };
-    let written = tokio::task::spawn_blocking(move || {
-        let mut batch = Batch::new();
-        batch.put(Table::REVISIONS, LAST_GOOD, value, Expect::Any);
-        store.commit(&batch)
-    });
-    if let Ok(Err(CommitError::Store(error))) = written.await {
-        tracing::error!(revision = %digest.short(), %error, "the revision is in force and could not be remembered for the next start");
-    }
-}
-
-/// The last good revision, built anew.
-async fn last_good(store: &Arc<dyn Store>, vetter: &Vetter) -> Result<Option<Revision>, StoreError> {
-    let Some(row) = store.get(Table::REVISIONS, LAST_GOOD)? else {
-        return Ok(None);
-    };
-    let Ok(bundle) = serde_json::from_slice::<Bundle>(&row.value) else {
-        return Ok(None);
-    };
-    match vetter.vet(&bundle).await {
-        Ok(revision) => Ok(Some(revision)),
-        Err(failure) => {
-            let rejection = failure.into_rejection();
-            tracing::error!("the last good revision is not good for this version:\n{}", rejection.render());
-            Ok(None)
-        }
+impl Order {
+    /// Somebody saved files.
+    fn edit() -> Self {
+        Self { cause: Cause::Edit, by: By::daemon(Timestamp::now()), events: Vec::new(), rollback: None }
     }
 }

@@ -128,7 +128,7 @@ pub fn check(bundle: &Bundle) -> Result<Arc<Revision>, Rejection> {
 }
 
 /// Runs `work` on a thread of its own with a stack of `size` bytes.
-async fn on_thread<T: Send + 'static>(
+pub(super) async fn on_thread<T: Send + 'static>(
     size: usize,
     work: impl FnOnce() -> Result<T, Rejection> + Send + 'static,
 ) -> Result<T, Failure> {

@@ -81,7 +81,7 @@ type Identity = (u64, u64);
 
 impl Watched {
     fn new(activator: &Activator, changed: &Arc<Notify>) -> Self {
-        let folders = [activator.schemas.clone(), activator.policies.clone()];
+        let folders = [activator.files.schemas.clone(), activator.files.policies.clone()];
         let identities = [identity(&folders[0]), identity(&folders[1])];
         let watcher = watch_folders(&folders, changed)
             .inspect_err(

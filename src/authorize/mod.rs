@@ -19,7 +19,7 @@ use self::credentials::Credentials;
 use self::evaluate::{Principal, Question, evaluate, evaluate_remembering};
 use self::verdict::{Reason, Verdict};
 use crate::evaluation::Evaluation;
-use crate::key::{EnvironmentId, Selector, Status};
+use crate::key::{EnvironmentId, Mode, Selector, Status};
 use crate::policy::Revision;
 use crate::ring::LiveKey;
 
@@ -99,14 +99,34 @@ pub enum Caller {
     Proven(Arc<LiveKey>, Selector),
 }
 
-/// Decides one call.
+/// Whether the revision in force is what it should be, as far as it matters to a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is, or nothing is to happen because it is not.
+    Current,
+    /// Newer files were refused, or have waited, for too long: no live data is entrusted to it any more.
+    TooOld,
+}
+
+/// Decides one call by a revision that is as it should be.
 pub fn authorize(call: &Call<'_>, caller: Caller, revision: &Arc<Revision>, now: Timestamp) -> Verdict {
+    authorize_by(call, caller, revision, Standing::Current, now)
+}
+
+/// Decides one call by a revision of this standing.
+pub fn authorize_by(
+    call: &Call<'_>,
+    caller: Caller,
+    revision: &Arc<Revision>,
+    standing: Standing,
+    now: Timestamp,
+) -> Verdict {
     match caller {
         Caller::Distrusted => refuse(Reason::PeerUntrusted, None, revision),
         Caller::Malformed => refuse(Reason::CredentialsMalformed, None, revision),
         Caller::Unknown => refuse(Reason::KeyUnknown, None, revision),
         Caller::Anonymous => authorize_anonymous(call, revision, now),
-        Caller::Proven(live, selector) => match stop_before_policies(call, &live, &selector, now) {
+        Caller::Proven(live, selector) => match stop_before_policies(call, &live, &selector, standing, now) {
             Some(reason) => refuse(reason, Some(live), revision),
             None => authorize_key(call, live, revision, now),
         },
@@ -125,7 +145,13 @@ fn refuse(reason: Reason, key: Option<Arc<LiveKey>>, revision: &Arc<Revision>) -
 }
 
 /// What refuses a proven key before any policy is asked.
-fn stop_before_policies(call: &Call<'_>, live: &LiveKey, selector: &Selector, now: Timestamp) -> Option<Reason> {
+fn stop_before_policies(
+    call: &Call<'_>,
+    live: &LiveKey,
+    selector: &Selector,
+    standing: Standing,
+    now: Timestamp,
+) -> Option<Reason> {
     let Some(secret) = live.key.secret(selector) else {
         return Some(Reason::KeyUnknown);
     };
@@ -137,8 +163,9 @@ fn stop_before_policies(call: &Call<'_>, live: &LiveKey, selector: &Selector, no
         Status::Compromised => return Some(Reason::KeyCompromised),
     }
     match call.transport {
-        Transport::Secure if live.key.admits(call.address) => None,
-        Transport::Secure => Some(Reason::AddressNotAllowed),
+        Transport::Secure if !live.key.admits(call.address) => Some(Reason::AddressNotAllowed),
+        Transport::Secure if standing == Standing::TooOld && live.key.mode == Mode::Live => Some(Reason::PoliciesStale),
+        Transport::Secure => None,
         Transport::Insecure => Some(Reason::TransportInsecure),
         Transport::Unknown => Some(Reason::TransportUnknown),
     }

@@ -106,6 +106,27 @@ fn a_key_over_plain_http_or_over_who_knows_what_is_refused_whatever_its_kind() {
 }
 
 #[test]
+fn policies_that_are_too_old_decide_about_test_data_alone_and_what_is_wrong_with_a_key_is_said_first() {
+    let decide =
+        |call: &Call<'_>, caller, standing| authorize_by(call, caller, &revision(""), standing, now()).reason.as_str();
+    let list = call("GET", "/v1/resources");
+    for (kind, scopes) in [(Kind::Publishable, &[][..]), (Kind::Secret, &[]), (Kind::Restricted, &["resources:read"])] {
+        for (mode, expected) in [(Mode::Live, "policies_stale"), (Mode::Test, "allowed")] {
+            let key = key(kind, mode, scopes);
+            assert_eq!(decide(&list, proven(&key), Standing::TooOld), expected, "{kind:?} {mode:?}");
+            assert_eq!(decide(&list, proven(&key), Standing::Current), "allowed", "{kind:?} {mode:?}");
+        }
+    }
+    let mut key = key(Kind::Secret, Mode::Live, &[]);
+    let insecure = Call { transport: Transport::Insecure, ..list };
+    assert_eq!(decide(&insecure, proven(&key), Standing::TooOld), "transport_insecure");
+    assert_eq!(decide(&call("GET", "/nowhere"), proven(&key), Standing::TooOld), "policies_stale");
+    key.revoke();
+    assert_eq!(decide(&list, proven(&key), Standing::TooOld), "key_revoked");
+    assert_eq!(decide(&list, Caller::Anonymous, Standing::TooOld), "credentials_missing");
+}
+
+#[test]
 fn a_key_with_an_address_list_works_from_there_alone() {
     let mut key = key(Kind::Secret, Mode::Live, &[]);
     key.change_extras(|extras| extras.addresses = ["192.0.2.0/24".parse().unwrap()].into());

@@ -118,6 +118,9 @@ reasons! {
         "The proxy did not state the call's method and path exactly once. Check its forward-auth configuration.";
     /// From outside the key's list of addresses.
     AddressNotAllowed, Forbidden, "address_not_allowed", "The API key may not be used from this address.";
+    /// The policies in force are older than the configuration lets them decide about live data.
+    PoliciesStale, Forbidden, "policies_stale",
+        "Newer policies have been waiting to come into force for too long, so calls with live keys are refused for now.";
     /// Two parsers could read the path differently.
     PathAmbiguous, Forbidden, "path_ambiguous",
         "The path can be read in more than one way (dot segments, encoded delimiters, control characters).";

@@ -55,6 +55,15 @@ pub(super) fn escaped(text: &str) -> String {
     out
 }
 
+/// The same for text of several lines, whose lines and tabs are meant.
+pub(super) fn escaped_lines(text: &str) -> String {
+    let lines = text.split_inclusive('\n').map(|line| {
+        let (line, end) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\n"));
+        line.split('\t').map(escaped).collect::<Vec<_>>().join("\t") + end
+    });
+    lines.collect()
+}
+
 /// Ends a line, or changes the direction of writing, so that what is shown would be another text.
 fn is_steering(character: char) -> bool {
     matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -167,5 +176,6 @@ mod tests {
             assert!(shown.contains("a\\u{1b}[2Jb\\nc") && shown.contains("x\\u{202e}y"), "{shown}");
             assert!(!shown.contains('\u{1b}') && !shown.contains('\u{202e}'));
         }
+        assert_eq!(escaped_lines("a\u{1b}[2J\tb\r\n\n\tc"), "a\\u{1b}[2J\tb\\r\n\n\tc");
     }
 }

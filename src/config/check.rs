@@ -5,7 +5,7 @@ use std::path::Path;
 use ipnet::IpNet;
 use reqwest::Url;
 
-use super::{Config, LEAST_HEADER_BYTES};
+use super::{Config, LEAST_HEADER_BYTES, WhenStale};
 use crate::outbound;
 use crate::trail::Happened;
 
@@ -22,6 +22,7 @@ pub(super) fn check(config: &Config) -> Result<(), Refusal> {
     argon2(config)?;
     folders(config)?;
     webhook(config)?;
+    policies(config)?;
     header_text(&config.decision.realm)
 }
 
@@ -162,6 +163,18 @@ fn webhook(config: &Config) -> Result<(), Refusal> {
         return refuse("webhook.secret_file", "name the file with the secrets that sign what is sent");
     }
     Ok(())
+}
+
+fn policies(config: &Config) -> Result<(), Refusal> {
+    let policies = &config.policies;
+    match policies.stale_after {
+        Some(time) if time.as_secs() < 1 => refuse("policies.stale_after", "the least is 1s"),
+        None if policies.when_stale == WhenStale::DenyLive => refuse(
+            "policies.when_stale",
+            "deny-live needs policies.stale_after, such as \"15m\", to say after what time",
+        ),
+        Some(_) | None => Ok(()),
+    }
 }
 
 fn header_text(realm: &str) -> Result<(), Refusal> {

@@ -18,7 +18,7 @@ use figment::{Figment, Metadata, Provider, Source};
 
 pub use model::{
     Admin, Argon2, Config, Decision, DecisionLog, Guarantees, LastUsed, Limits, Log, LogFormat, Policies, ProxyStyle,
-    Reload, Rotation, Webhook, WhenExposed, WhenFull,
+    Reload, Rotation, Webhook, WhenExposed, WhenFull, WhenStale, Widening,
 };
 
 /// The file that is read when none is named, if it is there.

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use jiff::SignedDuration;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::duration;
 use crate::key::{Ceiling, Cost};
 
 /// Everything that can be configured, complete: what nobody set has its default.
@@ -399,7 +400,7 @@ impl Default for Reload {
     }
 }
 
-/// How policies come into force.
+/// How policies come into force, and what becomes of calls when they do not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Policies {
@@ -409,6 +410,13 @@ pub struct Policies {
     pub solver: PathBuf,
     /// Milliseconds that proving one revision may take.
     pub proof_limit_ms: u64,
+    /// What becomes of a revision under which somebody may do more than under the one in force.
+    pub widening: Widening,
+    /// How long what is on disk may be refused, or wait, until the policies in force count as too old.
+    #[serde(with = "duration::optional", skip_serializing_if = "Option::is_none")]
+    pub stale_after: Option<SignedDuration>,
+    /// What happens then.
+    pub when_stale: WhenStale,
 }
 
 impl Policies {
@@ -420,7 +428,14 @@ impl Policies {
 
 impl Default for Policies {
     fn default() -> Self {
-        Self { guarantees: Guarantees::ProveIfPossible, solver: "cvc5".into(), proof_limit_ms: 5_000 }
+        Self {
+            guarantees: Guarantees::ProveIfPossible,
+            solver: "cvc5".into(),
+            proof_limit_ms: 5_000,
+            widening: Widening::Allow,
+            stale_after: None,
+            when_stale: WhenStale::Warn,
+        }
     }
 }
 
@@ -434,6 +449,28 @@ pub enum Guarantees {
     ProveIfPossible,
     /// Nothing is proven: guarantees are forbids like others.
     EnforceOnly,
+}
+
+/// What becomes of a revision under which somebody may do more than under the one in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Widening {
+    /// It comes into force as any other.
+    Allow,
+    /// It waits until an operator approves it.
+    Confirm,
+}
+
+/// What happens when the policies in force are too old.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenStale {
+    /// Nothing.
+    Serve,
+    /// The log and `/readyz` say so.
+    Warn,
+    /// Live keys are refused, too.
+    DenyLive,
 }
 
 fn loopback(port: u16) -> SocketAddr {

@@ -3,6 +3,7 @@ use std::fs;
 
 use figment::providers::{Env, Serialized};
 use figment::value::Dict;
+use jiff::SignedDuration;
 use tempfile::TempDir;
 
 use super::*;
@@ -72,10 +73,12 @@ fn the_template_holds_every_key_with_its_default() {
     assert_eq!(loaded.unwrap(), expected);
 
     // Optional keys are there as comments, so a missing one shows up here and not above.
-    let uncommented = TEMPLATE.replace("# max_running", "max_running").replace("# path", "path");
+    let uncommented =
+        TEMPLATE.replace("# max_running", "max_running").replace("# path", "path").replace("# stale", "stale");
     let mut all = Config::default();
     all.argon2.max_running = Some(2);
     all.decision_log.path = Some("decisions.jsonl".into());
+    all.policies.stale_after = Some(SignedDuration::from_mins(15));
     assert_each_is_in(&toml::Table::try_from(all).unwrap(), &uncommented.parse().unwrap());
 }
 
@@ -114,7 +117,7 @@ fn typical_mistakes_are_told_with_place_key_and_remedy() {
             &[],
             "DIR/keyward.toml: there is no key `zzz`; the keys here are data_dir, schemas_dir, policies_dir, \
              shutdown_deadline_secs, decision, admin, limits, argon2, log, decision_log, last_used, rotation, \
-             webhook, reload",
+             webhook, reload, policies",
         ),
         (
             "",
@@ -203,6 +206,9 @@ fn values_out_of_range_are_refused() {
         ("shutdown_deadline_secs = 99999999", "shutdown_deadline_secs"),
         ("[decision]\nrealm = 'a\"b'", "decision.realm"),
         ("[admin]\naddr = \"127.0.0.1:8700\"", "admin.addr"),
+        ("[policies]\nstale_after = \"15\"", "policies.stale_after"),
+        ("[policies]\nstale_after = \"0s\"", "policies.stale_after"),
+        ("[policies]\nwhen_stale = \"deny-live\"", "policies.when_stale"),
     ] {
         match load(toml, &[], &[]).1 {
             Err(ConfigError::Value { key: told, .. }) => assert_eq!(told, key, "{toml}"),

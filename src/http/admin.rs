@@ -86,6 +86,8 @@ async fn figures(State(admin): State<Arc<Admin>>) -> Response {
     if let Err(error) = tokio::task::spawn_blocking(move || counting.count_keys(Timestamp::now())).await {
         tracing::error!(%error, "the keys could not be counted");
     }
+    let stale = admin.pdp.staleness().time().unwrap_or_default();
+    admin.pdp.metrics().revision_stale.set(stale.as_secs_f64());
     match admin.pdp.metrics().render(Instant::now()) {
         Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => {

@@ -170,7 +170,7 @@ pub async fn authorize(
         Err(invalid) => return refuse(invalid, &request_id),
     };
     match decide(&decision, &of_peer(&decision, peer, call), &request_id).await {
-        Ok(answer) => found(Json(answer), &request_id),
+        Ok(answer) => decision.dated(found(Json(answer), &request_id)),
         Err(error) => answer::unavailable(error, &request_id),
     }
 }
@@ -210,7 +210,7 @@ pub async fn authorize_batch(
         tokio::task::consume_budget().await;
     }
     let request_id_text = request_id.as_str().to_owned();
-    found(Json(BatchAnswer { items, request_id: request_id_text }), &request_id)
+    decision.dated(found(Json(BatchAnswer { items, request_id: request_id_text }), &request_id))
 }
 
 async fn decide(decision: &Decision, call: &Call<'_>, request_id: &RequestId) -> Result<Answer, Unavailable> {

@@ -4,13 +4,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{Response, StatusCode};
+use axum::http::{HeaderValue, Response};
 use axum::routing::{any, get, post};
 use jiff::Timestamp;
 
 use super::request_id::RequestId;
-use super::{decide, forward_auth};
+use super::{decide, forward_auth, names};
 use crate::audit::{DecisionLog, Entry};
 use crate::authorize::Call;
 use crate::authorize::verdict::Verdict;
@@ -74,6 +75,14 @@ impl Decision {
         log.record(entry).map_err(|_| Unavailable::Log)
     }
 
+    /// Says for how long the policies that decided have not been what is on disk, where they are not.
+    pub(super) fn dated(&self, mut response: Response<Body>) -> Response<Body> {
+        if let Some(time) = self.pdp.staleness().time() {
+            response.headers_mut().insert(names::POLICIES_STALE, HeaderValue::from(time.as_secs()));
+        }
+        response
+    }
+
     /// The routes. Bodies of more than `body_bytes` are refused.
     pub fn router(self, body_bytes: usize) -> Router {
         Router::new()
@@ -99,9 +108,14 @@ async fn alive() -> &'static str {
     "ok\n"
 }
 
-/// A revision is in force and the keys are loaded: without both, nothing listens.
-async fn ready(State(decision): State<Arc<Decision>>) -> Response<String> {
-    let mut response = Response::new(format!("ready, revision {}\n", decision.pdp.revision().digest().short()));
-    *response.status_mut() = StatusCode::OK;
-    response
+/// A revision is in force and the keys are loaded: without both, nothing listens. That the policies are too old is said
+/// and is no reason not to be ready: every daemon of a fleet reads the same files, and one typo would take away all.
+async fn ready(State(decision): State<Arc<Decision>>) -> String {
+    let mut text = format!("ready, revision {}\n", decision.pdp.revision().digest().short());
+    if let Some(time) = decision.pdp.staleness().overdue() {
+        let seconds = time.as_secs();
+        text +=
+            &format!("policies too old: what is on disk has not come into force for {seconds} s, see /v1/policies\n");
+    }
+    text
 }

@@ -39,7 +39,7 @@ pub async fn forward_auth(
     };
     match decision.pdp.authorize(&call).await {
         Ok(verdict) => match decision.log(&verdict, &call, &request_id) {
-            Ok(()) => answer::verdict(&verdict, &decision.config.realm, &request_id),
+            Ok(()) => decision.dated(answer::verdict(&verdict, &decision.config.realm, &request_id)),
             Err(error) => answer::unavailable(error, &request_id),
         },
         Err(error) => answer::unavailable(error, &request_id),

@@ -18,6 +18,8 @@ pub const SCOPES: HeaderName = HeaderName::from_static("x-keyward-scopes");
 pub const REASON: HeaderName = HeaderName::from_static("x-keyward-reason");
 /// The digest of the revision that decided.
 pub const REVISION: HeaderName = HeaderName::from_static("x-keyward-revision");
+/// For how many seconds what is on disk has not come into force; not there when it has.
+pub const POLICIES_STALE: HeaderName = HeaderName::from_static("x-keyward-policies-stale");
 /// Names one request in every log that it appears in.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 

@@ -61,6 +61,17 @@ impl Ledger {
         self.commit(&batch, [])
     }
 
+    /// Commits changes of rows that are no record of an account, a key or a person, together with what tells of them.
+    ///
+    /// # Errors
+    /// [`LedgerError`] when the store cannot be written, or a precondition does not hold.
+    pub fn commit_told(&self, mut batch: Batch, events: &[Event]) -> Result<(), LedgerError> {
+        for (ordinal, event) in (0..).zip(events) {
+            event.append_to(&mut batch, ordinal);
+        }
+        self.commit(&batch, [])
+    }
+
     fn event(&self, table: Table, row: &Row) -> Result<(EventId, Event), LedgerError> {
         let lost = |reason: &str| LedgerError::Record { table: table.0, key: String::new(), reason: reason.into() };
         let place = Place::of_key(&row.key).ok_or_else(|| lost("its key is no place"))?;

@@ -1,19 +1,17 @@
 //! The text of all schema and policy files, read at one time.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
 use super::management;
 use super::revision::reject;
-use super::{Problem, Rejection};
+use super::{Digest, Problem, Rejection};
 
 /// Bytes of one file.
 const LARGEST_FILE: u64 = 1 << 20;
@@ -27,67 +25,6 @@ const MOST_ENTRIES: usize = 10_000;
 const DEEPEST: usize = 8;
 /// How often the files are read until two readings agree.
 const READINGS: usize = 5;
-
-/// The digest of a bundle, and so the name of the revision made of it: SHA-256 over paths and contents.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub struct Digest([u8; 32]);
-
-impl Digest {
-    /// The first twelve digits: enough for people and logs.
-    pub fn short(&self) -> String {
-        let mut text = self.to_string();
-        text.truncate(12);
-        text
-    }
-}
-
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// A text that is no digest.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a revision's digest: it is written as 64 hexadecimal digits")]
-pub struct NotADigest;
-
-impl FromStr for Digest {
-    type Err = NotADigest;
-
-    fn from_str(text: &str) -> Result<Self, NotADigest> {
-        let mut digest = [0_u8; 32];
-        if text.len() != 64 || !text.is_ascii() {
-            return Err(NotADigest);
-        }
-        for (at, byte) in digest.iter_mut().enumerate() {
-            let digits = text.get(2 * at..2 * at + 2).ok_or(NotADigest)?;
-            *byte = u8::from_str_radix(digits, 16).map_err(|_| NotADigest)?;
-        }
-        Ok(Self(digest))
-    }
-}
-
-impl TryFrom<String> for Digest {
-    type Error = NotADigest;
-
-    fn try_from(text: String) -> Result<Self, NotADigest> {
-        text.parse()
-    }
-}
-
-impl From<Digest> for String {
-    fn from(digest: Digest) -> String {
-        digest.to_string()
-    }
-}
 
 /// Every schema, policy and policy-test file by its relative path, `schemas/…` or `policies/…`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,7 +71,13 @@ impl Bundle {
             sha.update((text.len() as u64).to_be_bytes());
             sha.update(text);
         }
-        Digest(sha.finalize().into())
+        Digest::of(sha.finalize().into())
+    }
+
+    /// Whether a file of this path, `schemas/…` or `policies/…`, would be one of a bundle's.
+    pub fn takes(path: &str) -> bool {
+        let is_hidden = path.split('/').any(|segment| segment.starts_with('.'));
+        is_ours(path) && !is_hidden && path != management::SCHEMA_FILE
     }
 
     /// Every file, by path.

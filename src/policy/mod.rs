@@ -7,6 +7,7 @@
 
 mod bundle;
 mod declared;
+mod digest;
 mod management;
 mod model;
 mod problem;
@@ -17,7 +18,8 @@ mod slice;
 #[cfg(test)]
 mod tests;
 
-pub use bundle::{Bundle, Digest};
+pub use bundle::Bundle;
+pub use digest::{Digest, NotAShortDigest, ShortDigest};
 pub use management::{Management, Operation};
 pub use model::{Model, PrincipalKind};
 pub use problem::{Problem, Rejection};

@@ -279,7 +279,7 @@ impl Serve {
     }
 
     fn serving(mut process: Process, folder: std::sync::Arc<tempfile::TempDir>) -> Self {
-        let line: Value = serde_json::from_str(&process.wait_for("\"serving\"")).unwrap();
+        let line: Value = serde_json::from_str(&process.wait_for("\"message\":\"serving\"")).unwrap();
         let url = |name: &str| format!("http://{}", line[name].as_str().unwrap());
         Self { decision: url("decision"), admin: url("admin"), process, folder, tokens: vec![] }
     }

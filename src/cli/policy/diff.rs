@@ -37,10 +37,7 @@ pub(super) fn run(given: &Diff) -> Result<(), Failure> {
     let comparison = runtime.block_on(async {
         let before = in_folder(&given.from).await?;
         let after = later(given, &config).await?;
-        let (examiner, missing) = super::examiner(&config).await;
-        if let Some(missing) = missing {
-            eprintln!("keyward: nothing is proven, only tried: {missing}");
-        }
+        let examiner = super::examiner(&config).await;
         examiner.compare(&before, &after).await.map_err(|why| Failure::new(format!("not compared: {why}")))
     })?;
     say(&if given.json { format!("{:#}\n", serde_json::to_value(&comparison)?) } else { comparison.render() })?;

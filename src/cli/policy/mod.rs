@@ -5,6 +5,8 @@
 
 mod check;
 mod diff;
+mod history;
+mod status;
 
 use std::path::Path;
 
@@ -17,12 +19,21 @@ use crate::config::{Config, Guarantees};
 use crate::examine::Examiner;
 use crate::policy::{Bundle, Revision};
 use crate::prove::Proof;
-use crate::prove::solver::{Solver, Unproven};
 
 #[derive(Subcommand)]
 pub(in crate::cli) enum Policy {
     /// Say what a reload of the files would say
     Check(check::Check),
+    /// Say what is in force, and what is refused or waits, since when and why
+    Status(status::Status),
+    /// List the revisions that were in force: since when, by whom, and what was different
+    History(history::History),
+    /// Show a revision that was in force: its files, or with --diff what is different from another one
+    Show(history::Show),
+    /// Put an earlier revision in force, until the files on disk change
+    Rollback(history::Which),
+    /// Bring a revision into force that waits because somebody could do more under it
+    Approve(history::Which),
     /// Say what an edit means: who may do what that they could not, and the other way round
     Diff(diff::Diff),
 }
@@ -31,6 +42,11 @@ pub(in crate::cli) fn run(given: &Policy) -> Result<(), Failure> {
     match given {
         Policy::Check(given) => check::run(given),
         Policy::Diff(given) => diff::run(given),
+        Policy::Status(given) => status::run(given),
+        Policy::History(given) => history::history(given),
+        Policy::Show(given) => history::show(given),
+        Policy::Rollback(given) => history::rollback(given),
+        Policy::Approve(given) => history::approve(given),
     }
 }
 
@@ -47,11 +63,13 @@ async fn revision(schemas: &Path, policies: &Path) -> Result<Revision, Failure> 
     vetted.map_err(|failure| refused(failure.into_rejection()))
 }
 
-/// Whoever proves and compares, with the configured solver if it is there; why not, if it is not.
-async fn examiner(config: &Config) -> (Examiner, Option<String>) {
-    let found = Solver::find(&config.policies.solver).await;
-    let missing = found.as_ref().err().map(ToString::to_string);
-    (Examiner::new(Child::of_this_program(), found.ok(), config.policies.proof_limit()), missing)
+/// Whoever proves and compares; that there is no solver is told.
+async fn examiner(config: &Config) -> Examiner {
+    let examiner = Examiner::new(Child::of_this_program(), &config.policies).await;
+    if let Some(missing) = examiner.missing() {
+        eprintln!("keyward: nothing is proven: {missing}");
+    }
+    examiner
 }
 
 /// What can be proven of a revision, as the configuration asks for it.
@@ -60,14 +78,7 @@ async fn examiner(config: &Config) -> (Examiner, Option<String>) {
 /// With what would refuse the revision.
 async fn proof(config: &Config, revision: &Revision) -> Result<Proof, Failure> {
     let guarantees = config.policies.guarantees;
-    if guarantees == Guarantees::EnforceOnly {
-        return Ok(Proof::none(revision, &Unproven::NotAsked));
-    }
-    let (examiner, missing) = examiner(config).await;
-    if let Some(missing) = missing {
-        eprintln!("keyward: guarantees are not proven: {missing}");
-    }
-    let proof = examiner.prove(revision).await;
+    let proof = examiner(config).await.prove(revision, guarantees).await;
     match proof.rejection(revision, guarantees == Guarantees::Prove) {
         Some(rejection) => Err(Failure::new(format!("the files would be refused\n\n{}", rejection.render()))),
         None => Ok(proof),

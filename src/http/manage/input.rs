@@ -5,7 +5,7 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::header::{CONTENT_TYPE, IF_MATCH};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
-use jiff::{SignedDuration, Span, SpanRelativeTo};
+use jiff::SignedDuration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
@@ -108,19 +108,7 @@ fn single(headers: &HeaderMap, name: &str) -> Result<Option<String>, Refusal> {
 
 /// Reads a duration such as `24h`, `90d` or `0s`; a day has 24 hours.
 pub fn duration(field: &str, text: &str) -> Result<SignedDuration, Refusal> {
-    let invalid = || Refusal::invalid(Some(field), "give a duration such as 30m, 24h or 90d");
-    let span: Span = text.parse().map_err(|_| invalid())?;
-    span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| invalid())
-}
-
-/// Writes a duration in its largest whole unit, as [`duration`] reads it.
-pub fn written(duration: SignedDuration) -> String {
-    let seconds = duration.as_secs();
-    let units = [(86_400, "d"), (3_600, "h"), (60, "m")];
-    match units.into_iter().find(|(unit, _)| seconds != 0 && seconds % unit == 0) {
-        Some((unit, name)) => format!("{}{name}", seconds / unit),
-        None => format!("{seconds}s"),
-    }
+    crate::duration::read(text).ok_or_else(|| Refusal::invalid(Some(field), crate::duration::HELP))
 }
 
 /// Tells `"field": null` (take it away) from a field that is not there (leave it).
@@ -129,21 +117,4 @@ pub fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_duration_reads_back_as_it_is_written() {
-        for text in ["0s", "59s", "1m", "90m", "24h", "1d", "90d", "3660d"] {
-            let read = duration("overlap", text).unwrap();
-            assert_eq!(duration("overlap", &written(read)).unwrap(), read, "{text}");
-        }
-        assert_eq!(written(duration("overlap", "24h").unwrap()), "1d");
-        for text in ["", "24", "h", "1 month", "1y", "tomorrow", "9999999999999999999d"] {
-            assert!(duration("overlap", text).is_err(), "{text}");
-        }
-    }
 }

@@ -18,7 +18,9 @@ use super::refusal::{Refusal, Refusals};
 use super::view::{KeyState, KeyView, Page, created, network, versioned};
 use super::{Caller, Manage, Shared, blocking};
 use crate::authorize::manage::Subject;
-use crate::authorize::{Call, Caller as Calling, RequestLine, Stated, Transport, authorize, credentials::Credentials};
+use crate::authorize::{
+    Call, Caller as Calling, RequestLine, Stated, Transport, authorize_by, credentials::Credentials,
+};
 use crate::key::{EnvironmentId, Key, KeyError, KeyId, KeyUpdate, Kind, Mode, NewKey, Scope};
 use crate::ledger::{Ledger, LedgerError, Once};
 use crate::ring::LiveKey;
@@ -572,7 +574,7 @@ pub(super) async fn get_key_permissions(
             stated: Stated { item: Some(item), environment: None },
         };
         let calling = Calling::Proven(Arc::clone(&live), live.key.secret.selector);
-        let verdict = authorize(&call, calling, revision, caller.by.now);
+        let verdict = authorize_by(&call, calling, revision, manage.pdp.staleness().standing(), caller.by.now);
         Permission {
             action: route.action_name.to_string(),
             method: route.method.to_string(),

@@ -12,6 +12,7 @@ mod input;
 mod keys;
 mod leaks;
 mod once;
+mod policies;
 mod refusal;
 mod transfer;
 mod users;
@@ -40,6 +41,7 @@ use self::once::Recent;
 use self::refusal::Refusal;
 use super::names;
 use super::request_id::RequestId;
+use crate::activate::Activator;
 use crate::authorize::manage::{Asking, Subject, manage};
 use crate::evaluation::Evaluation;
 use crate::key::Cost;
@@ -52,6 +54,7 @@ use crate::trail::{Actor, By};
 /// What the operations share.
 pub struct Manage {
     pdp: Arc<Pdp>,
+    activator: Arc<Activator>,
     /// Argon2's costs for new secrets.
     cost: Cost,
     throttle: Throttle,
@@ -66,14 +69,14 @@ type Shared = Arc<Manage>;
 #[openapi(
     info(
         title = "Keyward management API",
-        description = "Accounts, API keys and the people who manage them. What each person may do is said by \
+        description = "Accounts, API keys, the people who manage them, and policies. What each person may do is said by \
                        policies. Times are RFC 3339; durations are written 30m, 24h or 90d. Errors are problem \
                        documents (RFC 9457) with a stable `code`.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     tags(
         (name = "accounts"), (name = "keys"), (name = "events"), (name = "people"), (name = "session"),
-        (name = "installation")
+        (name = "policies"), (name = "installation")
     ),
     security(("token" = []))
 )]
@@ -81,9 +84,9 @@ struct Document;
 
 impl Manage {
     /// From the parts of the daemon.
-    pub fn new(pdp: Arc<Pdp>, cost: Cost) -> Self {
+    pub fn new(pdp: Arc<Pdp>, activator: Arc<Activator>, cost: Cost) -> Self {
         let passwords = tokio::sync::Semaphore::new(2);
-        Self { pdp, cost, throttle: Throttle::new(), recent: Recent::default(), passwords }
+        Self { pdp, activator, cost, throttle: Throttle::new(), recent: Recent::default(), passwords }
     }
 
     /// The routes, with the document that describes them at `/openapi.json`.
@@ -169,6 +172,10 @@ fn operations() -> OpenApiRouter<Shared> {
         .routes(routes!(events::list_account_events))
         .routes(routes!(events::list_key_events))
         .routes(routes!(leaks::report_leaks))
+        .routes(routes!(policies::list_revisions))
+        .routes(routes!(policies::get_revision))
+        .routes(routes!(policies::roll_back))
+        .routes(routes!(policies::approve))
         .routes(routes!(backup::back_up_all))
         .routes(routes!(transfer::export_all))
         .routes(routes!(transfer::import))

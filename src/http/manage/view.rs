@@ -12,7 +12,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
-use super::input::written;
+use crate::duration::written;
 use crate::key::{Key, Kind, LastUsed, Mode, Status};
 use crate::ledger::KeyUses;
 use crate::people::{ApiToken, User};
