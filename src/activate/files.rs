@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+use super::git::{self, Commit};
 use crate::policy::{Bundle, Problem, Rejection};
 
 /// How long the files may take to be read.
@@ -37,6 +38,11 @@ impl Files {
     /// The same for somebody who waits.
     pub async fn read_soon(&self) -> Result<Bundle, Rejection> {
         self.read_within(SHORT_LIMIT).await
+    }
+
+    /// Who wrote what was read, as far as is known.
+    pub async fn commit_of(&self, bundle: &Bundle) -> Option<Commit> {
+        git::commit_of(bundle, &self.schemas, &self.policies).await
     }
 
     async fn read_within(&self, limit: Duration) -> Result<Bundle, Rejection> {

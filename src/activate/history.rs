@@ -218,6 +218,21 @@ impl History {
         self.ledger.commit_told(batch, events)
     }
 
+    /// Adds what was different to the revision of this digest that came into force then, if it is still kept.
+    ///
+    /// # Errors
+    /// [`LedgerError`] when the store cannot be read or written.
+    pub fn complete(&self, digest: &Digest, since: Timestamp, comparison: Comparison) -> Result<(), LedgerError> {
+        let mut rows = self.rows(MOST_ENTRIES)?.into_iter();
+        let Some((key, entry)) = rows.find(|(_, entry)| entry.digest == *digest && entry.since == since) else {
+            return Ok(());
+        };
+        let mut batch = Batch::new();
+        let entry = Entry { comparison: Some(comparison), ..entry };
+        batch.put(Table::REVISIONS, &key, encode(&entry), Expect::Any);
+        self.ledger.commit_told(batch, &[])
+    }
+
     /// Writes down what holds from now on, with the events that tell of it.
     ///
     /// # Errors

@@ -3,9 +3,9 @@
 //! Files change; they are read whole (`files`), looked at first by a child process ([`vet`]) and tried on their
 //! examples ([`examples`]), proven ([`prove`](crate::prove)), compared with the revision in force ([`compare`]), made to
 //! wait for approval where the configuration says so, remembered with what is different and who wrote it
-//! ([`history`]), and swapped in as one.
+//! ([`history`], [`git`]), and swapped in as one.
 //! Whatever fails on the way, the revision in force goes on serving, and [`Activator::in_force`] says what is wrong and
-//! since when ([`staleness`]). What operators order, a rollback or an approval, takes the same steps ([`orders`]).
+//! since when (`outdated`, [`staleness`]). What operators order, a rollback or an approval, takes the same steps ([`orders`]).
 //! A start onto files that are refused serves the last good revision and says so; only a first start that never had a
 //! good one fails ([`Activator::start`]).
 
@@ -15,6 +15,7 @@ mod files;
 pub mod git;
 pub mod history;
 pub mod orders;
+mod outdated;
 mod report;
 pub mod staleness;
 mod start;
@@ -31,7 +32,7 @@ use jiff::Timestamp;
 use self::compare::Comparison;
 use self::files::Files;
 use self::git::Commit;
-use self::history::{Cause, Entry, History, Kept, Rollback, Stale};
+use self::history::{Cause, Entry, History, Kept, Rollback};
 pub use self::report::{Active, Refused, Report, Source, Waiting};
 use self::staleness::Staleness;
 pub use self::start::{Settings, StartError};
@@ -187,11 +188,11 @@ impl Activator {
             Err(Failure::Refused(rejection)) => return self.refuse(turn, Some(digest), rejection).await,
             Err(Failure::Unchecked(rejection)) => return self.refuse(turn, None, rejection).await,
         };
-        let proof = match self.prove(&revision).await {
+        let (proof, git) = tokio::join!(self.prove(&revision), self.files.commit_of(&bundle));
+        let proof = match proof {
             Ok(proof) => Some(proof),
             Err(rejection) => return self.refuse(turn, Some(digest), rejection).await,
         };
-        let git = git::commit_of(&bundle, &self.files.schemas, &self.files.policies).await;
         let before = self.current.load_full();
         let mut candidate = Candidate { bundle, revision, proof, comparison: None, git };
         if self.widening == Widening::Confirm {
@@ -201,18 +202,19 @@ impl Activator {
             }
         }
         let order = Order::edit();
-        let replaced = self.report().active.clone();
-        self.swap(turn, &candidate, &order);
-        // Nobody waits for what the edit means, where nobody has to approve it.
-        if candidate.comparison.is_none() {
-            candidate.comparison = Some(self.compare(&before, &candidate.revision).await);
-        }
-        tell::in_force(digest, order.cause, &order.by, candidate.comparison.as_ref());
-        if let Err(error) = self.remember(turn, &candidate, &order, &replaced).await {
+        if let Err(error) = self.remember(turn, &candidate, &order).await {
             // A store that cannot be written is no reason to go on serving an older revision: the files say what is
             // wanted.
-            tracing::error!(revision = %digest.short(), %error, "the revision is in force and could not be remembered for the next start");
+            tracing::error!(revision = %digest.short(), %error, "the revision comes into force and could not be remembered for the next start");
         }
+        self.swap(turn, &candidate, &order);
+        // Where nobody has to approve an edit, it does not wait for what it means to be found out.
+        if candidate.comparison.is_none() {
+            let comparison = self.compare(&before, &candidate.revision).await;
+            self.complete(digest, order.by.now, comparison.clone()).await;
+            candidate.comparison = Some(comparison);
+        }
+        tell::in_force(digest, order.cause, &order.by, candidate.comparison.as_ref());
     }
 
     /// What can be proven of a revision.
@@ -245,14 +247,7 @@ impl Activator {
     }
 
     /// Writes down what comes into force, so that the next start serves it.
-    /// `replaced` is what was in force before.
-    async fn remember(
-        &self,
-        turn: &mut Turn,
-        candidate: &Candidate,
-        order: &Order,
-        replaced: &Active,
-    ) -> Result<(), LedgerError> {
+    async fn remember(&self, turn: &mut Turn, candidate: &Candidate, order: &Order) -> Result<(), LedgerError> {
         let by = matches!(order.cause, Cause::Approval | Cause::Rollback).then(|| order.by.actor.clone());
         let entry = Entry {
             digest: candidate.bundle.digest(),
@@ -263,7 +258,7 @@ impl Activator {
             git: candidate.git.clone(),
             bytes: 0,
         };
-        let events = order.events.iter().cloned().chain([tell::activated(&entry, replaced, &order.by)]);
+        let events = order.events.iter().cloned().chain([tell::activated(&entry, &self.report().active, &order.by)]);
         let (events, bundle): (Vec<Event>, _) = (events.collect(), candidate.bundle.clone());
         let kept = Kept { rollback: order.rollback.clone(), stale: None };
         let written = kept.clone();
@@ -272,6 +267,14 @@ impl Activator {
             turn.kept = kept;
         }
         done
+    }
+
+    /// Writes down what a revision changed, which has come into force meanwhile.
+    async fn complete(&self, digest: Digest, since: Timestamp, comparison: Comparison) {
+        let completed = self.history.run(move |history| history.complete(&digest, since, comparison)).await;
+        if let Err(error) = completed {
+            tracing::error!(revision = %digest.short(), %error, "what the revision changed could not be written down");
+        }
     }
 
     /// Puts a revision in force: from here on, every decision is made by it.
@@ -291,97 +294,6 @@ impl Activator {
         self.metrics.reloads_ok.inc();
         self.metrics.revision_rolled_back.set(order.rollback.is_some().into());
         self.metrics.revision_waiting.set(0);
-    }
-
-    /// The files are refused, or cannot be read.
-    async fn refuse(&self, turn: &mut Turn, digest: Option<Digest>, rejection: Rejection) {
-        let is_told = |before: &Refused| before.digest == digest && before.rejection == rejection;
-        if self.report().refused.as_ref().is_some_and(is_told) {
-            return;
-        }
-        let name = digest.map_or_else(|| rejection.to_string(), |digest| digest.to_string());
-        let now = Timestamp::now();
-        let since = turn.since(now);
-        let refused = Refused { digest, since, diagnostics: rejection.render(), rejection };
-        let event = tell::refused(&refused, now);
-        self.amend(|report| {
-            tell::refusal(&refused, &report.active);
-            (report.refused, report.waiting) = (Some(refused), None);
-            report.reloads_refused += 1;
-        });
-        self.metrics.reloads_refused.inc();
-        turn.waiting = None;
-        self.outdated(turn, name, event, now).await;
-    }
-
-    /// The files are good, and wait until somebody approves them.
-    async fn wait(&self, turn: &mut Turn, candidate: Candidate) {
-        let Candidate { comparison, git, .. } = &candidate;
-        let (comparison, git) = (comparison.clone().unwrap_or_else(Comparison::untold), git.clone());
-        let now = Timestamp::now();
-        let digest = candidate.bundle.digest();
-        let waiting = Waiting { digest, since: now, comparison, git };
-        turn.waiting = Some(candidate);
-        if self.report().waiting.as_ref().is_some_and(|before| before.digest == digest) {
-            return;
-        }
-        let event = tell::waiting(&waiting, now);
-        self.amend(|report| {
-            tell::waits(&waiting, &report.active);
-            (report.refused, report.waiting) = (None, Some(waiting));
-        });
-        self.outdated(turn, digest.to_string(), event, now).await;
-    }
-
-    /// What is on disk is not in force; `event` tells of what is called `name`, if it was not told of before.
-    async fn outdated(&self, turn: &mut Turn, name: String, event: Event, now: Timestamp) {
-        let since = turn.since(now);
-        self.amend(|report| report.stale_since = Some(since));
-        self.staleness.begin(since, now);
-        self.metrics.revision_waiting.set(turn.waiting.is_some().into());
-        let told = turn.kept.stale.take().and_then(|stale| stale.told);
-        let event = if told.as_ref() == Some(&name) { None } else { turn.throttle.admit(event, Instant::now()) };
-        let told = if event.is_some() { Some(name) } else { told };
-        turn.kept.stale = Some(Stale { since, told });
-        self.keep(turn, event).await;
-    }
-
-    /// What is on disk needs no more looking at: it is in force, or was rolled back from.
-    async fn settle(&self, turn: &mut Turn, rollback: Option<Rollback>) {
-        turn.waiting = None;
-        self.staleness.end();
-        self.metrics.revision_waiting.set(0);
-        self.metrics.revision_rolled_back.set(rollback.is_some().into());
-        self.amend(|report| {
-            let was = (report.refused.take(), report.waiting.take());
-            if was.0.is_some() || was.1.is_some() {
-                tracing::info!(revision = %report.active.digest.short(), "the files on disk are mended: they are as they were");
-            }
-            report.stale_since = None;
-            if rollback.is_none() {
-                (report.active.source, report.active.rollback) = (Source::Files, None);
-            }
-        });
-        let kept = Kept { rollback, stale: None };
-        if turn.kept != kept {
-            turn.kept = kept;
-            self.keep(turn, None).await;
-        }
-    }
-
-    async fn keep(&self, turn: &Turn, event: Option<Event>) {
-        let (kept, events) = (turn.kept.clone(), Vec::from_iter(event));
-        let kept = self.history.run(move |history| history.keep(&kept, &events)).await;
-        if let Err(error) = kept {
-            tracing::error!(%error, "the state of the policies could not be written; a restart does not know it");
-        }
-    }
-}
-
-impl Turn {
-    /// Since when what is on disk has not come into force, if it does not now.
-    fn since(&self, now: Timestamp) -> Timestamp {
-        self.kept.stale.as_ref().map_or(now, |stale| stale.since)
     }
 }
 

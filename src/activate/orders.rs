@@ -79,7 +79,7 @@ impl Activator {
             rollback: (on_disk != Some(digest)).then_some(rollback),
             by,
         };
-        self.remember(&mut turn, &candidate, &order, &before).await?;
+        self.remember(&mut turn, &candidate, &order).await?;
         turn.seen = on_disk;
         self.swap(&mut turn, &candidate, &order);
         tell::in_force(digest, order.cause, &order.by, candidate.comparison.as_ref());
@@ -104,8 +104,7 @@ impl Activator {
         let is_on_disk = self.files.read_soon().await.is_ok_and(|bundle| bundle.digest() == waiting);
         let Some(candidate) = turn.waiting.take_if(|_| is_on_disk) else { return Err(OrderError::FilesChanged) };
         let order = Order { cause: Cause::Approval, events: vec![tell::approved(waiting, &by)], rollback: None, by };
-        let before = self.report().active.clone();
-        if let Err(error) = self.remember(&mut turn, &candidate, &order, &before).await {
+        if let Err(error) = self.remember(&mut turn, &candidate, &order).await {
             turn.waiting = Some(candidate);
             return Err(error.into());
         }

@@ -111,7 +111,7 @@ impl Activator {
         } else {
             tracing::info!(revision = revision_text, "revision in force");
         }
-        let (first, solver) = (active.clone(), examiner.solver_told());
+        let solver = examiner.solver_told();
         let activator = Self {
             files,
             vetter,
@@ -138,7 +138,7 @@ impl Activator {
         let mut turn = activator.turn.lock().await;
         *turn = Turn { kept, ..Turn::default() };
         if let Beginning::New(candidate) = beginning
-            && let Err(error) = activator.remember(&mut turn, &candidate, &Order::edit(), &first).await
+            && let Err(error) = activator.remember(&mut turn, &candidate, &Order::edit()).await
         {
             tracing::error!(%error, "the revision is in force and could not be remembered for the next start");
         }

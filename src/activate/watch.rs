@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -19,11 +19,27 @@ use super::Activator;
 /// A burst that goes on for longer than this is looked at all the same.
 const LONGEST_BURST: Duration = Duration::from_secs(2);
 
-/// Watches the activator's folders until `stop` turns true.
-pub async fn run(activator: Arc<Activator>, debounce: Duration, poll: Duration, mut stop: watch::Receiver<bool>) {
+/// Watches the activator's folders until `stop` turns true. From the call on, SIGHUP is heeded: before, it would end the
+/// process.
+pub fn run(
+    activator: Arc<Activator>,
+    debounce: Duration,
+    poll: Duration,
+    stop: watch::Receiver<bool>,
+) -> impl Future<Output = ()> {
+    let hangup = signal(SignalKind::hangup()).ok();
+    watch(activator, debounce, poll, hangup, stop)
+}
+
+async fn watch(
+    activator: Arc<Activator>,
+    debounce: Duration,
+    poll: Duration,
+    mut hangup: Option<Signal>,
+    mut stop: watch::Receiver<bool>,
+) {
     let changed = Arc::new(Notify::new());
     let mut watched = Watched::new(&activator, &changed);
-    let mut hangup = signal(SignalKind::hangup()).ok();
     // What changed between the first reading and the watch was no event.
     activator.rescan(false).await;
     loop {
@@ -50,7 +66,7 @@ pub async fn run(activator: Arc<Activator>, debounce: Duration, poll: Duration, 
     }
 }
 
-async fn hung_up(hangup: &mut Option<tokio::signal::unix::Signal>) {
+async fn hung_up(hangup: &mut Option<Signal>) {
     match hangup {
         Some(hangup) => drop(hangup.recv().await),
         None => std::future::pending().await,
