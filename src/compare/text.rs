@@ -12,9 +12,9 @@ const MOST_NAMES: usize = 8;
 type Group<'a> = (String, Change, Vec<&'a [String]>);
 
 impl Comparison {
-    /// Everything, for a terminal or a log.
+    /// Everything, for a terminal or a log: a line that sums it up, and then what has changed, with an example each.
     pub fn render(&self) -> String {
-        let mut out = String::new();
+        let mut out = format!("{}\n", self.summary());
         let mut groups: BTreeMap<(u8, usize), (Group<'_>, Vec<&Row>)> = BTreeMap::new();
         for row in self.changed() {
             let policies = [&row.widened, &row.narrowed].into_iter().flatten();
@@ -39,10 +39,6 @@ impl Comparison {
                 let _ = write!(out, "{}", example(found));
             }
         }
-        if !out.is_empty() {
-            out.push('\n');
-        }
-        let _ = writeln!(out, "{}", self.summary());
         out
     }
 

@@ -1,15 +1,17 @@
 //! `keyward policy diff`: what an edit means, before it is in force.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Args;
+use serde_json::Value;
 
-use crate::cli::Failure;
+use super::history::named;
 use crate::cli::configuration::Configuration;
-use crate::cli::terminal::say;
+use crate::cli::online::Online;
+use crate::cli::terminal::{escaped_lines, text};
+use crate::cli::{COMMAND_LINE, Failure};
 use crate::compare::Change;
-use crate::config::Config;
-use crate::policy::Revision;
+use crate::policy::{Bundle, Revision};
 
 /// Something is decided otherwise than before, and nobody may do more.
 const DIFFERS: u8 = 2;
@@ -18,29 +20,41 @@ const WIDENED: u8 = 3;
 
 #[derive(Args)]
 pub(in crate::cli) struct Diff {
-    /// The earlier revision: a folder that holds `schemas` and `policies`
+    /// The earlier revision: the digest of one that was in force, or a folder that holds `schemas` and `policies`;
+    /// without it, the one in force
+    #[arg(long, value_name = "DIGEST|DIR")]
+    from: Option<String>,
+    /// The later one, a folder as well; without it, the configured folders
     #[arg(long, value_name = "DIR")]
-    from: PathBuf,
-    /// The later one; without it, the configured folders
-    #[arg(long, value_name = "DIR")]
-    to: Option<PathBuf>,
-    /// Print JSON, for scripts
-    #[arg(long)]
-    json: bool,
+    to: Option<String>,
     #[command(flatten)]
     configuration: Configuration,
+    #[command(flatten)]
+    online: Online,
 }
 
 pub(super) fn run(given: &Diff) -> Result<(), Failure> {
     let config = given.configuration.load(vec![])?;
+    // Before the runtime is there, which the client brings one of its own for.
+    let fetched = match &given.from {
+        Some(from) if Path::new(from).is_dir() => None,
+        from => Some(fetch(given, from.as_deref())?),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let comparison = runtime.block_on(async {
-        let before = in_folder(&given.from).await?;
-        let after = later(given, &config).await?;
+        let before = match (&fetched, &given.from) {
+            (Some(bundle), _) => super::vetted(bundle).await?,
+            (None, from) => in_folder(from.as_deref().unwrap_or_default()).await?,
+        };
+        let after = match &given.to {
+            Some(folder) => in_folder(folder).await?,
+            None => super::revision(&config.schemas_dir, &config.policies_dir).await?,
+        };
         let examiner = super::examiner(&config).await;
         examiner.compare(&before, &after).await.map_err(|why| Failure::new(format!("not compared: {why}")))
     })?;
-    say(&if given.json { format!("{:#}\n", serde_json::to_value(&comparison)?) } else { comparison.render() })?;
+    let json = serde_json::to_value(&comparison)?;
+    given.online.tell(&json, |_| escaped_lines(&comparison.render()))?;
     match comparison.change() {
         Change::Unchanged => Ok(()),
         Change::Narrowed => Err(Failure::of(DIFFERS, "something that was allowed is not")),
@@ -48,13 +62,26 @@ pub(super) fn run(given: &Diff) -> Result<(), Failure> {
     }
 }
 
-async fn later(given: &Diff, config: &Config) -> Result<Revision, Failure> {
-    match &given.to {
-        Some(folder) => in_folder(folder).await,
-        None => super::revision(&config.schemas_dir, &config.policies_dir).await,
+async fn in_folder(folder: &str) -> Result<Revision, Failure> {
+    let folder = Path::new(folder);
+    if !folder.is_dir() {
+        return Err(Failure::of(COMMAND_LINE, format!("{} is no folder", folder.display())));
     }
+    super::revision(&folder.join("schemas"), &folder.join("policies")).await
 }
 
-async fn in_folder(folder: &Path) -> Result<Revision, Failure> {
-    super::revision(&folder.join("schemas"), &folder.join("policies")).await
+/// The files of a revision that a running daemon keeps: the one in force, or this one.
+fn fetch(given: &Diff, digest: Option<&str>) -> Result<Bundle, Failure> {
+    let client = given.online.client()?;
+    let digest = match digest {
+        Some(digest) => named(digest).map_err(|_| {
+            let what = "--from: give a folder, or at least 8 digits of a digest (`keyward policy history`)";
+            Failure::of(COMMAND_LINE, what)
+        })?,
+        None => text(&client.get(&["policies"], &[])?, "/active/digest"),
+    };
+    let whole = client.get(&["policies", "history", &digest], &[])?;
+    let files = whole.get("files").and_then(Value::as_object).into_iter().flatten();
+    let files = files.filter_map(|(path, text)| Some((path.clone(), text.as_str()?.to_owned())));
+    Ok(Bundle::from_files(files))
 }

@@ -117,7 +117,7 @@ impl Which {
 }
 
 /// A digest as it is written; whatever else was given is not sent.
-fn named(digest: &str) -> Result<String, Failure> {
+pub(super) fn named(digest: &str) -> Result<String, Failure> {
     let digest: Result<ShortDigest, _> = digest.parse();
     digest.map(|digest| digest.to_string()).map_err(|error| Failure::of(COMMAND_LINE, error.to_string()))
 }

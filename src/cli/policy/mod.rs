@@ -17,7 +17,7 @@ use crate::activate::vet;
 use crate::child::Child;
 use crate::config::{Config, Guarantees};
 use crate::examine::Examiner;
-use crate::policy::{Bundle, Revision};
+use crate::policy::{Bundle, Rejection, Revision};
 use crate::prove::Proof;
 
 #[derive(Subcommand)]
@@ -55,12 +55,20 @@ pub(in crate::cli) fn run(given: &Policy) -> Result<(), Failure> {
 /// # Errors
 /// With everything that is wrong with the files.
 async fn revision(schemas: &Path, policies: &Path) -> Result<Revision, Failure> {
-    let refused = |rejection: crate::policy::Rejection| {
-        Failure::new(format!("the files would be refused\n\n{}", rejection.render()))
-    };
-    let bundle = Bundle::read(schemas, policies).map_err(refused)?;
-    let vetted = vet::Vetter::of_this_program().vet(&bundle).await;
-    vetted.map_err(|failure| refused(failure.into_rejection()))
+    vetted(&Bundle::read(schemas, policies).map_err(|rejection| refused(&rejection))?).await
+}
+
+/// The revision that these files make, once a child has looked at them.
+///
+/// # Errors
+/// With everything that is wrong with the files.
+async fn vetted(bundle: &Bundle) -> Result<Revision, Failure> {
+    let vetted = vet::Vetter::of_this_program().vet(bundle).await;
+    vetted.map_err(|failure| refused(&failure.into_rejection()))
+}
+
+fn refused(rejection: &Rejection) -> Failure {
+    Failure::new(format!("the files would be refused\n\n{}", rejection.render()))
 }
 
 /// Whoever proves and compares; that there is no solver is told.
@@ -80,7 +88,7 @@ async fn proof(config: &Config, revision: &Revision) -> Result<Proof, Failure> {
     let guarantees = config.policies.guarantees;
     let proof = examiner(config).await.prove(revision, guarantees).await;
     match proof.rejection(revision, guarantees == Guarantees::Prove) {
-        Some(rejection) => Err(Failure::new(format!("the files would be refused\n\n{}", rejection.render()))),
+        Some(rejection) => Err(refused(&rejection)),
         None => Ok(proof),
     }
 }

@@ -14,7 +14,7 @@ pub(in crate::cli) struct Status {
     online: Online,
 }
 
-const LINES: [Column; 8] = [
+const LINES: [Column; 10] = [
     ("in force", |report| short(&text(report, "/active/digest"))),
     ("since", |report| second(report, "/active/activated_at")),
     ("from", |report| match text(report, "/active/source").as_str() {
@@ -27,6 +27,8 @@ const LINES: [Column; 8] = [
         by.into_iter().find(|name| !name.is_empty()).unwrap_or_default()
     }),
     ("rolled back at", |report| second(report, "/active/rollback/since")),
+    ("proven", proven),
+    ("solver", |report| text(report, "/solver")),
     ("stale for", |report| {
         let seconds = report.pointer("/stale_seconds").and_then(Value::as_u64);
         seconds.map(roughly).unwrap_or_default()
@@ -39,6 +41,16 @@ const LINES: [Column; 8] = [
 pub(super) fn run(given: &Status) -> Result<(), Failure> {
     let report = given.online.stranger()?.get(&["policies"], &[])?;
     given.online.tell(&report, shown)
+}
+
+/// How many of the guarantees, and whether any policy can fail.
+fn proven(report: &Value) -> String {
+    let is_proven = |status: &&Value| status.get("status").and_then(Value::as_str) == Some("proven");
+    let guarantees = report.pointer("/proof/guarantees").and_then(Value::as_object);
+    let Some(guarantees) = guarantees else { return "not yet".into() };
+    let count = guarantees.values().filter(is_proven).count();
+    let fails = report.pointer("/proof/never_fails").filter(is_proven).map_or("not proven", |_| "proven");
+    format!("{count} of {} guarantees; that no policy can fail: {fails}", guarantees.len())
 }
 
 fn shown(report: &Value) -> String {
