@@ -7,6 +7,7 @@
 
 mod bundle;
 mod declared;
+mod format;
 mod management;
 mod model;
 mod problem;
@@ -18,6 +19,7 @@ mod slice;
 mod tests;
 
 pub use bundle::{Bundle, Digest};
+pub use format::format;
 pub use management::{Management, Operation};
 pub use model::{Model, PrincipalKind};
 pub use problem::{Problem, Rejection};

@@ -20,6 +20,7 @@ mod last_used;
 mod manage;
 mod nginx;
 mod openapi;
+mod policy_files;
 mod reload;
 mod requests;
 mod scan;

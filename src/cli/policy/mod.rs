@@ -4,6 +4,8 @@
 //! management API, as [`online`](super::online) does.
 
 mod check;
+mod files;
+mod fmt;
 
 use clap::Subcommand;
 
@@ -13,10 +15,12 @@ use super::Failure;
 pub(in crate::cli) enum Policy {
     /// Say what a reload of the files would say
     Check(check::Check),
+    Fmt(fmt::Fmt),
 }
 
 pub(in crate::cli) fn run(given: &Policy) -> Result<(), Failure> {
     match given {
         Policy::Check(given) => check::run(given),
+        Policy::Fmt(given) => fmt::run(given),
     }
 }

@@ -1,0 +1,83 @@
+//! What the command line does with policy files: lays them out.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crate::harness::{keyward, keyward_fed};
+
+fn init() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, _, error) = keyward(&["init", "."], folder.path());
+    assert_eq!(code, 0, "{error}");
+    folder
+}
+
+/// Every file below the schema's and the policies' folders, with its text.
+fn files(folder: &Path) -> Vec<(String, String)> {
+    let mut waiting = vec![folder.join("schemas"), folder.join("policies")];
+    let mut found = Vec::new();
+    while let Some(path) = waiting.pop() {
+        if path.is_dir() {
+            waiting.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        } else {
+            found.push((path.display().to_string(), fs::read_to_string(path).unwrap()));
+        }
+    }
+    found.sort();
+    found
+}
+
+const UNTIDY: &str = "// why\n@id(\"x\") forbid(principal,action==DocsApi::Action::\"getJob\",resource) when {\n  context.path==\"/x\" }; // more\n";
+const TIDY: &str = "// why\n@id(\"x\")\nforbid (\n  principal,\n  action == DocsApi::Action::\"getJob\",\n  resource\n)\nwhen { context.path == \"/x\" }; // more\n";
+
+#[test]
+fn what_init_makes_is_laid_out() {
+    let folder = init();
+    let before = files(folder.path());
+    for arguments in [&["policy", "fmt", "--check"][..], &["policy", "fmt"]] {
+        assert_eq!(keyward(arguments, folder.path()), (0, String::new(), String::new()), "{arguments:?}");
+    }
+    assert_eq!(files(folder.path()), before);
+}
+
+#[test]
+fn fmt_lays_out_what_it_can_and_leaves_the_rest_alone() {
+    let folder = init();
+    let (good, bad) = (folder.path().join("policies/x.cedar"), folder.path().join("policies/y.cedar"));
+    fs::write(&good, UNTIDY).unwrap();
+    fs::set_permissions(&good, fs::Permissions::from_mode(0o640)).unwrap();
+    let deep =
+        format!("permit (principal, action, resource) when {{ {}true{} }};", "(".repeat(10_000), ")".repeat(10_000));
+    for broken in ["\npermit (principal, action resource);", &deep] {
+        fs::write(&good, UNTIDY).unwrap();
+        fs::write(&bad, broken).unwrap();
+        let (code, output, error) = keyward(&["policy", "fmt", "--check"], folder.path());
+        assert_eq!((code, output), (1, format!("not formatted: {}\n", good.display())));
+        assert!(error.contains("left as they are: 1 file") && error.contains("policies/y.cedar:"), "{error}");
+        assert_eq!(fs::read_to_string(&good).unwrap(), UNTIDY);
+        let (code, output, error) = keyward(&["policy", "fmt"], folder.path());
+        assert_eq!((code, output), (1, format!("formatted: {}\n", good.display())), "{error}");
+        assert_eq!(fs::read_to_string(&good).unwrap(), TIDY);
+        assert_eq!(fs::read_to_string(&bad).unwrap(), broken);
+    }
+    assert_eq!(fs::metadata(&good).unwrap().permissions().mode() & 0o777, 0o640);
+    let names = fs::read_dir(folder.path().join("policies")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(names.into_iter().all(|name| !name.to_string_lossy().starts_with('.')), "nothing is left behind");
+}
+
+#[test]
+fn fmt_takes_files_and_standard_input_without_any_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("any.cedar");
+    fs::write(&file, UNTIDY).unwrap();
+    let (code, output, error) = keyward(&["policy", "fmt", "--check", "any.cedar", "gone.cedar"], folder.path());
+    assert_eq!((code, output.as_str()), (1, "not formatted: any.cedar\n"), "{error}");
+    assert!(error.contains("gone.cedar: "), "{error}");
+    assert_eq!(keyward(&["policy", "fmt", "any.cedar"], folder.path()).0, 0);
+    assert_eq!(fs::read_to_string(&file).unwrap(), TIDY);
+    let fed = |arguments: &[&str], text: &str| keyward_fed(arguments, folder.path(), &[], text);
+    assert_eq!(fed(&["policy", "fmt", "-"], UNTIDY), (0, TIDY.to_owned(), String::new()));
+    assert_eq!(fed(&["policy", "fmt", "--check", "-"], UNTIDY).0, 1);
+    assert_eq!(fed(&["policy", "fmt", "--check", "-"], TIDY).0, 0);
+}
