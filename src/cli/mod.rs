@@ -19,7 +19,7 @@
 //! | 64 | the configuration or the daemon's address was not understood (`EX_USAGE` of sysexits.h); nothing was opened |
 //!
 //! Of `scan`: 0 all was read, and no token is in it; 1 a token was found, or something could not be read. Of
-//! `policy fmt --check`, too, 1 is also: something was found.
+//! `policy lint` and `policy fmt --check`, too, 1 is also: something was found.
 
 mod accounts;
 mod client;

@@ -8,6 +8,7 @@
 mod bundle;
 mod declared;
 mod format;
+mod lint;
 mod management;
 mod model;
 mod problem;
@@ -20,6 +21,7 @@ mod tests;
 
 pub use bundle::{Bundle, Digest};
 pub use format::format;
+pub use lint::{Finding, lint};
 pub use management::{Management, Operation};
 pub use model::{Model, PrincipalKind};
 pub use problem::{Problem, Rejection};

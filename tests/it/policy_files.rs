@@ -1,8 +1,10 @@
-//! What the command line does with policy files: lays them out.
+//! What the command line does with policy files: lays them out, and looks for what nobody meant.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+
+use serde_json::Value;
 
 use crate::harness::{keyward, keyward_fed};
 
@@ -32,13 +34,16 @@ const UNTIDY: &str = "// why\n@id(\"x\") forbid(principal,action==DocsApi::Actio
 const TIDY: &str = "// why\n@id(\"x\")\nforbid (\n  principal,\n  action == DocsApi::Action::\"getJob\",\n  resource\n)\nwhen { context.path == \"/x\" }; // more\n";
 
 #[test]
-fn what_init_makes_is_laid_out() {
+fn what_init_makes_is_laid_out_and_nothing_is_found_in_it() {
     let folder = init();
     let before = files(folder.path());
     for arguments in [&["policy", "fmt", "--check"][..], &["policy", "fmt"]] {
         assert_eq!(keyward(arguments, folder.path()), (0, String::new(), String::new()), "{arguments:?}");
     }
     assert_eq!(files(folder.path()), before);
+    let (code, output, error) = keyward(&["policy", "lint"], folder.path());
+    assert_eq!((code, error.as_str()), (0, ""));
+    assert!(output.starts_with("nothing found in "), "{output}");
 }
 
 #[test]
@@ -80,4 +85,27 @@ fn fmt_takes_files_and_standard_input_without_any_configuration() {
     assert_eq!(fed(&["policy", "fmt", "-"], UNTIDY), (0, TIDY.to_owned(), String::new()));
     assert_eq!(fed(&["policy", "fmt", "--check", "-"], UNTIDY).0, 1);
     assert_eq!(fed(&["policy", "fmt", "--check", "-"], TIDY).0, 0);
+}
+
+#[test]
+fn lint_tells_where_and_what_to_do_for_people_and_for_scripts() {
+    let folder = init();
+    let open = "\n@id(\"open\")\npermit (principal, action == DocsApi::Action::\"getJob\", resource);\n";
+    fs::write(folder.path().join("policies/open.cedar"), open).unwrap();
+    let (code, output, error) = keyward(&["policy", "lint"], folder.path());
+    assert_eq!((code, error.as_str()), (1, "keyward: 1 finding\n"));
+    for part in ["grants-to-everyone: policies/open.cedar:2:1: ", "2 | @id(\"open\")", "help: say who is meant"] {
+        assert!(output.contains(part), "{part}: {output}");
+    }
+    let (code, output, _) = keyward(&["policy", "lint", "--json"], folder.path());
+    let told: Value = serde_json::from_str(&output).unwrap();
+    let finding = &told["findings"][0];
+    assert_eq!((code, finding["code"].as_str(), finding["line"].as_u64()), (1, Some("grants-to-everyone"), Some(2)));
+    assert!(told["revision"].as_str().unwrap().len() == 64 && finding["help"].is_string(), "{told}");
+    let meant = open.replace("@id", "@lint_allow(\"grants-to-everyone\")\n@id");
+    fs::write(folder.path().join("policies/open.cedar"), meant).unwrap();
+    assert_eq!(keyward(&["policy", "lint"], folder.path()).0, 0);
+    fs::write(folder.path().join("policies/open.cedar"), "permit (").unwrap();
+    let (code, output, error) = keyward(&["policy", "lint"], folder.path());
+    assert!(code == 1 && output.is_empty() && error.contains("policies/open.cedar:1:"), "{error}");
 }

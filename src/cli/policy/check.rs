@@ -6,7 +6,8 @@ use crate::activate::vet;
 use crate::cli::Failure;
 use crate::cli::configuration::Configuration;
 use crate::cli::terminal::say;
-use crate::policy::Bundle;
+use crate::config::Config;
+use crate::policy::{Bundle, Rejection, Revision};
 
 #[derive(Args)]
 pub(in crate::cli) struct Check {
@@ -16,18 +17,26 @@ pub(in crate::cli) struct Check {
 
 pub(super) fn run(given: &Check) -> Result<(), Failure> {
     let config = given.configuration.load(vec![])?;
+    let (_, revision) = read(&config)?;
+    say(&format!(
+        "good: revision {}, {} routes, {} policies\n",
+        revision.digest().short(),
+        revision.routes().count(),
+        revision.policies().len()
+    ))
+}
+
+/// The files as they are, and the revision that a reload would make of them.
+pub(super) fn read(config: &Config) -> Result<(Bundle, Revision), Failure> {
+    let refused = |rejection: Rejection| Failure::new(format!("the files would be refused\n\n{}", rejection.render()));
+    let bundle = Bundle::read(&config.schemas_dir, &config.policies_dir).map_err(refused)?;
+    let revision = vetted(&bundle)?.map_err(refused)?;
+    Ok((bundle, revision))
+}
+
+/// What a reload would make of a bundle: a child looks first, as it does for the daemon.
+pub(super) fn vetted(bundle: &Bundle) -> Result<Result<Revision, Rejection>, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let checked = Bundle::read(&config.schemas_dir, &config.policies_dir).and_then(|bundle| {
-        let vetted = runtime.block_on(vet::Vetter::of_this_program().vet(&bundle));
-        vetted.map_err(vet::Failure::into_rejection)
-    });
-    match checked {
-        Ok(revision) => say(&format!(
-            "good: revision {}, {} routes, {} policies\n",
-            revision.digest().short(),
-            revision.routes().count(),
-            revision.policies().len()
-        )),
-        Err(rejection) => Err(Failure::new(format!("the files would be refused\n\n{}", rejection.render()))),
-    }
+    let vetted = runtime.block_on(vet::Vetter::of_this_program().vet(bundle));
+    Ok(vetted.map_err(vet::Failure::into_rejection))
 }

@@ -6,6 +6,7 @@
 mod check;
 mod files;
 mod fmt;
+mod lint;
 
 use clap::Subcommand;
 
@@ -16,11 +17,13 @@ pub(in crate::cli) enum Policy {
     /// Say what a reload of the files would say
     Check(check::Check),
     Fmt(fmt::Fmt),
+    Lint(lint::Lint),
 }
 
 pub(in crate::cli) fn run(given: &Policy) -> Result<(), Failure> {
     match given {
         Policy::Check(given) => check::run(given),
         Policy::Fmt(given) => fmt::run(given),
+        Policy::Lint(given) => lint::run(given),
     }
 }
