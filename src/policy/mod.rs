@@ -7,6 +7,7 @@
 
 mod bundle;
 mod declared;
+mod extend;
 mod format;
 mod lint;
 mod management;
@@ -20,6 +21,7 @@ mod slice;
 mod tests;
 
 pub use bundle::{Bundle, Digest};
+pub use extend::{Edit, ExtendError, NewRoute, NewScope, extend, has_scope};
 pub use format::format;
 pub use lint::{Finding, lint};
 pub use management::{Management, Operation};

@@ -256,6 +256,11 @@ impl Written<'_> {
         format!("{name:?} at {file}:{line}")
     }
 
+    /// Where it ends in its file's text.
+    pub fn end(&self) -> usize {
+        self.end
+    }
+
     /// A problem of the part of the policy that is written like this, else of the whole.
     pub fn at(&self, part: &str, message: impl Into<String>, help: &str) -> Problem {
         let text = self.text.get(self.start..self.end).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What the command line does with policy files: lays them out, and looks for what nobody meant.
+//! What the command line does with policy files: lays them out, looks for what nobody meant, and adds a scope.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::harness::{keyward, keyward_fed};
+use crate::harness::{Demo, PATIENCE, keyward, keyward_fed, verdict};
 
 fn init() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -108,4 +108,100 @@ fn lint_tells_where_and_what_to_do_for_people_and_for_scripts() {
     fs::write(folder.path().join("policies/open.cedar"), "permit (").unwrap();
     let (code, output, error) = keyward(&["policy", "lint"], folder.path());
     assert!(code == 1 && output.is_empty() && error.contains("policies/open.cedar:1:"), "{error}");
+}
+
+const INVOICES: [&str; 5] =
+    ["policy", "new-scope", "invoices:write", "--routes", "POST /v1/invoices, DELETE /v1/invoices/{id}"];
+
+#[test]
+fn a_new_scope_is_shown_first_and_written_whole_or_not_at_all() {
+    let folder = init();
+    let before = files(folder.path());
+    let (code, output, error) = keyward(&[&INVOICES[..], &["--dry-run"]].concat(), folder.path());
+    assert_eq!((code, error.as_str()), (0, ""));
+    assert_eq!(files(folder.path()), before, "a dry run writes nothing");
+    for part in [
+        "--- a/schemas/docs-api.cedarschema\n+++ b/schemas/docs-api.cedarschema\n@@ -",
+        "\n+  entity Invoice in [Environment];\n",
+        "\n+@id(\"scope-invoices-write\")\n",
+        "\n+[[test]]\n",
+    ] {
+        assert!(output.contains(part), "{part}: {output}");
+    }
+    // The diff is one that others understand.
+    let patched = tempfile::tempdir().unwrap();
+    fs::write(patched.path().join("change.diff"), &output).unwrap();
+    for (path, text) in &before {
+        let below = Path::new(path).strip_prefix(folder.path()).unwrap();
+        fs::create_dir_all(patched.path().join(below).parent().unwrap()).unwrap();
+        fs::write(patched.path().join(below), text).unwrap();
+    }
+    let applied =
+        std::process::Command::new("git").args(["apply", "change.diff"]).current_dir(patched.path()).status().unwrap();
+    assert!(applied.success());
+
+    let (code, output, error) = keyward(&INVOICES, folder.path());
+    assert_eq!((code, error.as_str()), (0, ""));
+    assert!(output.starts_with("invoices:write is added, revision "), "{output}");
+    let texts = |folder: &Path| files(folder).into_iter().map(|(_, text)| text).collect::<Vec<_>>();
+    assert_eq!(texts(folder.path()), texts(patched.path()));
+    for arguments in [&["policy", "check"][..], &["policy", "lint"], &["policy", "fmt", "--check"]] {
+        let (code, output, error) = keyward(arguments, folder.path());
+        assert_eq!(code, 0, "{arguments:?}: {output}{error}");
+    }
+    let (code, _, error) = keyward(&INVOICES, folder.path());
+    assert!(code == 1 && error.contains("a scope \"invoices:write\" already"), "{error}");
+}
+
+#[test]
+fn a_new_scope_that_would_be_refused_changes_nothing_and_says_why() {
+    let folder = init();
+    let examples = "[[test]]\nname = \"there are no invoices\"\nkey = { kind = \"secret\", mode = \"live\" }\nrequest = \"POST /v1/invoices\"\nexpect = \"forbidden\"\n";
+    let file = folder.path().join("policies/tests/docs-api.toml");
+    let shipped = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("{shipped}\n{examples}")).unwrap();
+    let before = files(folder.path());
+    let (code, output, error) = keyward(&INVOICES, folder.path());
+    assert_eq!((code, output.as_str()), (1, ""));
+    for part in ["nothing was changed", "there are no invoices", "policies/tests/docs-api.toml:"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    for (routes, code, said) in [
+        ("GET /v1/accounts/{id}", 1, "give the items a type of their own with --type"),
+        ("GET/v1/x", 2, "METHOD /path"),
+        ("get /v1/x", 1, "upper case"),
+        ("GET /v1/jobs", 1, "no scope grants looking at jobs"),
+    ] {
+        let (ended, output, error) = keyward(&["policy", "new-scope", "x:read", "--routes", routes], folder.path());
+        assert_eq!((ended, output.as_str()), (code, ""), "{routes}: {error}");
+        assert!(error.contains(said), "{routes}: {error}");
+    }
+    fs::write(folder.path().join("policies/tests/more.toml"), "# more").unwrap();
+    let (code, _, error) = keyward(&INVOICES, folder.path());
+    assert!(code == 1 && error.contains("By hand, add:") && error.contains("action \"invoices:write\";"), "{error}");
+    fs::remove_file(folder.path().join("policies/tests/more.toml")).unwrap();
+    assert_eq!(files(folder.path()), before);
+}
+
+#[tokio::test]
+async fn a_running_daemon_takes_a_new_scope_as_one_change() {
+    let demo = Demo::start();
+    let (schemas, policies) = (demo.schemas(), demo.policies());
+    let at = ["--schemas-dir", schemas.to_str().unwrap(), "--policies-dir", policies.to_str().unwrap()];
+    let before = demo.report().await["reloads_ok"].as_u64().unwrap();
+    assert_eq!(verdict(demo.forward("SK_LIVE", "POST", "/v1/invoices")).await, (403, "no_route".into()));
+    let arguments = [&INVOICES[..], &at].concat();
+    let (code, _, error) = keyward(&arguments, demo.folder.path());
+    assert_eq!(code, 0, "{error}");
+    let until = std::time::Instant::now() + PATIENCE;
+    let report = loop {
+        let report = demo.until_report(|report| report["refused"].is_null()).await;
+        if report["policies"].as_array().unwrap().iter().any(|policy| policy["name"] == "scope-invoices-write") {
+            break report;
+        }
+        assert!(std::time::Instant::now() < until, "{report:#}");
+    };
+    assert_eq!(report["reloads_ok"].as_u64().unwrap(), before + 1, "there was nothing in between");
+    assert_eq!(verdict(demo.forward("SK_LIVE", "POST", "/v1/invoices")).await, (200, "allowed".into()));
+    assert_eq!(verdict(demo.forward("RK_LIVE", "POST", "/v1/invoices")).await, (403, "scope_missing".into()));
 }

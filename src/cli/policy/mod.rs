@@ -7,6 +7,7 @@ mod check;
 mod files;
 mod fmt;
 mod lint;
+mod new_scope;
 
 use clap::Subcommand;
 
@@ -18,6 +19,7 @@ pub(in crate::cli) enum Policy {
     Check(check::Check),
     Fmt(fmt::Fmt),
     Lint(lint::Lint),
+    NewScope(new_scope::NewScope),
 }
 
 pub(in crate::cli) fn run(given: &Policy) -> Result<(), Failure> {
@@ -25,5 +27,6 @@ pub(in crate::cli) fn run(given: &Policy) -> Result<(), Failure> {
         Policy::Check(given) => check::run(given),
         Policy::Fmt(given) => fmt::run(given),
         Policy::Lint(given) => lint::run(given),
+        Policy::NewScope(given) => new_scope::run(given),
     }
 }
