@@ -9,6 +9,7 @@
     reason = "a test and its helpers fail by panicking"
 )]
 
+mod bad_edits;
 mod cli;
 mod cli_online;
 mod clients;
