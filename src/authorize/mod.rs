@@ -230,4 +230,6 @@ fn authorize_key(call: &Call<'_>, live: Arc<LiveKey>, revision: &Arc<Revision>, 
 }
 
 #[cfg(test)]
+mod differential;
+#[cfg(test)]
 mod tests;

@@ -19,7 +19,8 @@
 //! | 64 | the configuration or the daemon's address was not understood (`EX_USAGE` of sysexits.h); nothing was opened |
 //!
 //! Of `policy diff`: 0 nothing is decided otherwise, 2 something is, 3 somebody may do more than before.
-//! Of `scan`: 0 all was read, and no token is in it; 1 a token was found, or something could not be read.
+//! Of `scan`: 0 all was read, and no token is in it; 1 a token was found, or something could not be read. Of
+//! `policy lint` and `policy fmt --check`, too, 1 is also: something was found.
 
 mod accounts;
 mod client;

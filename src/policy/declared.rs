@@ -46,6 +46,11 @@ impl Declared {
         }
     }
 
+    /// What an action is annotated with.
+    pub fn annotation(&self, action: &str, annotation: &str) -> Option<&str> {
+        self.find("actions", action)?.get("annotations")?.get(annotation)?.as_str()
+    }
+
     fn unknown(&self, record: &Value, known: &[&str]) -> Result<Option<String>, ()> {
         let mut record = record;
         for _ in 0..LONGEST_ALIAS {

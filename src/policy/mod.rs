@@ -8,6 +8,9 @@
 mod bundle;
 mod declared;
 mod digest;
+mod extend;
+mod format;
+mod lint;
 mod management;
 mod model;
 mod problem;
@@ -20,6 +23,9 @@ mod tests;
 
 pub use bundle::Bundle;
 pub use digest::{Digest, NotAShortDigest, ShortDigest};
+pub use extend::{Edit, ExtendError, NewRoute, NewScope, extend, has_scope};
+pub use format::format;
+pub use lint::{Finding, lint};
 pub use management::{Management, Operation};
 pub use model::{Model, PrincipalKind};
 pub use problem::{Problem, Rejection};

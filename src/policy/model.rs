@@ -217,7 +217,7 @@ impl Model {
 }
 
 /// What the schema must declare, as it would be written.
-const DECLARATIONS: [(&str, &str); 7] = [
+pub(super) const DECLARATIONS: [(&str, &str); 7] = [
     ("Account", "entity Account;"),
     ("Environment", "entity Environment in [Account] { mode: String };"),
     ("Anonymous", "entity Anonymous enum [\"anonymous\"];"),

@@ -72,6 +72,27 @@ impl Problem {
         }
     }
 
+    /// The problem as people read it: `label`, the place, the line with a caret under it, and what to do.
+    pub fn render(&self, label: &str) -> String {
+        use fmt::Write;
+        // Writing to a string cannot fail.
+        let mut out = format!("{label}: {self}\n");
+        if let (Some(Excerpt { text: line, length }), Some(number), Some(column)) =
+            (&self.excerpt, self.line, self.column)
+        {
+            // A tab stays a tab under a tab, so that the caret is where the eye looks for it.
+            let indent: String =
+                line.chars().take(column - 1).map(|character| if character == '\t' { '\t' } else { ' ' }).collect();
+            let carets = "^".repeat((*length).min(line.chars().count().saturating_sub(column - 1)).max(1));
+            let gutter = " ".repeat(number.to_string().len());
+            let _ = writeln!(out, "{gutter} |\n{number} | {line}\n{gutter} | {indent}{carets}");
+        }
+        if let Some(help) = &self.help {
+            let _ = writeln!(out, "  help: {help}");
+        }
+        out
+    }
+
     /// What Cedar says of a text that begins at byte `base` of the file.
     pub(super) fn of_cedar(file: &str, text: &str, base: usize, diagnostic: &dyn Diagnostic) -> Self {
         let mut message = diagnostic.to_string();
@@ -118,25 +139,7 @@ pub struct Rejection {
 impl Rejection {
     /// All problems with the lines they are about and a caret under the place, for people.
     pub fn render(&self) -> String {
-        use fmt::Write;
-        let mut out = String::new();
-        for problem in &self.problems {
-            let _ = writeln!(out, "error: {problem}");
-            if let (Some(Excerpt { text: line, length }), Some(number), Some(column)) =
-                (&problem.excerpt, problem.line, problem.column)
-            {
-                // A tab stays a tab under a tab, so that the caret is where the eye looks for it.
-                let indent: String =
-                    line.chars().take(column - 1).map(|character| if character == '\t' { '\t' } else { ' ' }).collect();
-                let carets = "^".repeat((*length).min(line.chars().count().saturating_sub(column - 1)).max(1));
-                let gutter = " ".repeat(number.to_string().len());
-                let _ = writeln!(out, "{gutter} |\n{number} | {line}\n{gutter} | {indent}{carets}");
-            }
-            if let Some(help) = &problem.help {
-                let _ = writeln!(out, "  help: {help}");
-            }
-        }
-        out
+        self.problems.iter().map(|problem| problem.render("error")).collect()
     }
 }
 

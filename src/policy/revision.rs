@@ -168,7 +168,7 @@ pub(super) fn reject(mut problems: Vec<Problem>) -> Rejection {
 /// A schema file: its path, its text and what it declares.
 pub(super) type Fragment<'a> = (&'a str, &'a str, SchemaFragment);
 
-fn schema_fragments<'a>(bundle: &'a Bundle, problems: &mut Vec<Problem>) -> Vec<Fragment<'a>> {
+pub(super) fn schema_fragments<'a>(bundle: &'a Bundle, problems: &mut Vec<Problem>) -> Vec<Fragment<'a>> {
     let mut fragments = Vec::new();
     let mut declarations = 0;
     for (file, text) in bundle.schemas() {
@@ -246,21 +246,43 @@ pub(super) fn mention(text: &str, keyword: &str, name: &str) -> Option<Range<usi
 }
 
 /// A policy with its place.
-struct Written<'a> {
-    policy: Policy,
-    info: PolicyInfo,
+pub(super) struct Written<'a> {
+    /// Under the name that its [`PolicyInfo`] has.
+    pub policy: Policy,
+    pub info: PolicyInfo,
+    /// Its file's text, and the bytes of it that are the policy's.
     text: &'a str,
     start: usize,
     end: usize,
 }
 
 impl Written<'_> {
-    fn problem(&self, message: impl Into<String>, help: &str) -> Problem {
+    /// Its name and place, for a sentence about another one.
+    pub fn called(&self) -> String {
+        let PolicyInfo { name, file, line, .. } = &self.info;
+        format!("{name:?} at {file}:{line}")
+    }
+
+    /// Where it ends in its file's text.
+    pub fn end(&self) -> usize {
+        self.end
+    }
+
+    /// A problem of the part of the policy that is written like this, else of the whole.
+    pub fn at(&self, part: &str, message: impl Into<String>, help: &str) -> Problem {
+        let text = self.text.get(self.start..self.end).unwrap_or_default();
+        match text.find(part).map(|at| self.start + at) {
+            Some(at) => Problem::at(&self.info.file, self.text, at..at + part.len(), message, help),
+            None => self.problem(message, help),
+        }
+    }
+
+    pub fn problem(&self, message: impl Into<String>, help: &str) -> Problem {
         Problem::at(&self.info.file, self.text, self.start..self.end, message, help)
     }
 }
 
-fn written_policies<'a>(bundle: &'a Bundle, problems: &mut Vec<Problem>) -> Vec<Written<'a>> {
+pub(super) fn written_policies<'a>(bundle: &'a Bundle, problems: &mut Vec<Problem>) -> Vec<Written<'a>> {
     let mut all: Vec<Written<'a>> = Vec::new();
     for (file, text) in bundle.policies() {
         let statements = match scan(file, text, Language::Cedar) {

@@ -190,14 +190,7 @@ fn route(
 ) -> Result<Route, Vec<Problem>> {
     let help = "write it as @http(\"GET /v1/things/{id}\"), the path in its normal form";
     let one = |message: String| vec![annotated.problem(message, help)];
-    let (method, template) =
-        annotated.value.split_once(' ').ok_or_else(|| one(format!("{:?} is no method and path", annotated.value)))?;
-    let is_method =
-        (1..=20).contains(&method.len()) && method.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
-    if !is_method {
-        return Err(one(format!("{method:?} is no method in upper case")));
-    }
-    let parameters = parameters(template).map_err(|what| one(format!("the path {template:?} {what}")))?;
+    let (method, template, parameters) = request_line(&annotated.value).map_err(one)?;
     let resources: Vec<_> = schema.resources_for_action(&annotated.action).into_iter().flatten().collect();
     // A parameter that nothing looks at would be a permission that nobody checks: its name has to say so.
     let named: Vec<(usize, &str)> = (0..).zip(parameters).filter(|(_, name)| !name.starts_with('_')).collect();
@@ -267,6 +260,18 @@ fn route(
     })
 }
 
+/// Method, template and the names of its parameters; or what is wrong with them.
+pub(super) fn request_line(text: &str) -> Result<(&str, &str, Vec<&str>), String> {
+    let (method, template) = text.split_once(' ').ok_or_else(|| format!("{text:?} is no method and path"))?;
+    let is_method =
+        (1..=20).contains(&method.len()) && method.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
+    if !is_method {
+        return Err(format!("{method:?} is no method in upper case"));
+    }
+    let parameters = parameters(template).map_err(|what| format!("the path {template:?} {what}"))?;
+    Ok((method, template, parameters))
+}
+
 /// The names of a template's parameters.
 fn parameters(template: &str) -> Result<Vec<&str>, &'static str> {
     if !template.starts_with('/') {
@@ -295,7 +300,7 @@ fn parameters(template: &str) -> Result<Vec<&str>, &'static str> {
 }
 
 /// A template with its parameters named by their order, so that two paths may name the same place differently.
-fn numbered(template: &str) -> String {
+pub(super) fn numbered(template: &str) -> String {
     let mut count = 0;
     let numbered = template.split('/').map(|segment| {
         if !segment.starts_with('{') {

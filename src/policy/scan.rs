@@ -38,7 +38,7 @@ pub(super) fn scan(file: &str, text: &str, language: Language) -> Result<Vec<Ran
         Language::Cedar => MOST_POLICIES,
         Language::Schema => MOST_DECLARATIONS,
     };
-    for (span, token) in (Tokens { text, at: 0 }) {
+    for (span, token) in Tokens::of(text) {
         let at = |message: String, help| Box::new(Problem::at(file, text, span.clone(), message, help));
         scan.take(token, &span);
         if scan.chains.len() > DEEPEST + 1 {
@@ -58,6 +58,18 @@ pub(super) fn scan(file: &str, text: &str, language: Language) -> Result<Vec<Ran
         scan.statements.push(start..text.len());
     }
     Ok(scan.statements)
+}
+
+/// The comments of a text, each without the white space around it.
+pub(super) fn comments(text: &str) -> Vec<&str> {
+    let mut end = 0;
+    let tokens = Tokens::of(text).map(|(span, _)| span);
+    let gaps = tokens.chain(std::iter::once(text.len()..text.len())).map(|span| {
+        let gap = text.get(end..span.start).unwrap_or_default();
+        end = span.end;
+        gap
+    });
+    gaps.flat_map(|gap| gap.split(['\r', '\n'])).map(str::trim).filter(|line| !line.is_empty()).collect()
 }
 
 struct Scan {
@@ -157,9 +169,16 @@ fn is_operator(token: &str) -> bool {
 }
 
 /// Words, single marks, and strings as one token each; white space and comments are passed over.
-struct Tokens<'a> {
+pub(super) struct Tokens<'a> {
     text: &'a str,
     at: usize,
+}
+
+impl<'a> Tokens<'a> {
+    /// Those of this text.
+    pub fn of(text: &'a str) -> Self {
+        Self { text, at: 0 }
+    }
 }
 
 impl<'a> Iterator for Tokens<'a> {

@@ -9,6 +9,7 @@
     reason = "a test and its helpers fail by panicking"
 )]
 
+mod bad_edits;
 mod cli;
 mod cli_online;
 mod clients;
@@ -21,6 +22,7 @@ mod manage;
 mod nginx;
 mod openapi;
 mod policies;
+mod policy_files;
 mod reload;
 mod requests;
 mod scan;

@@ -2,9 +2,12 @@
 
 use clap::Args;
 
+use super::{refused, runtime};
 use crate::cli::Failure;
 use crate::cli::configuration::Configuration;
 use crate::cli::terminal::say;
+use crate::config::Config;
+use crate::policy::{Bundle, Rejection, Revision};
 
 #[derive(Args)]
 pub(in crate::cli) struct Check {
@@ -14,12 +17,8 @@ pub(in crate::cli) struct Check {
 
 pub(super) fn run(given: &Check) -> Result<(), Failure> {
     let config = given.configuration.load(vec![])?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (revision, proof) = runtime.block_on(async {
-        let revision = super::revision(&config.schemas_dir, &config.policies_dir).await?;
-        let proof = super::proof(&config, &revision).await?;
-        Ok::<_, Failure>((revision, proof))
-    })?;
+    let (_, revision) = read(&config)?;
+    let proof = runtime()?.block_on(super::proof(&config, &revision))?;
     say(&format!(
         "good: revision {}, {} routes, {} policies\n{}",
         revision.digest().short(),
@@ -27,4 +26,16 @@ pub(super) fn run(given: &Check) -> Result<(), Failure> {
         revision.policies().len(),
         proof.render()
     ))
+}
+
+/// The files as they are, and the revision that a reload would make of them.
+pub(super) fn read(config: &Config) -> Result<(Bundle, Revision), Failure> {
+    let bundle = Bundle::read(&config.schemas_dir, &config.policies_dir).map_err(|rejection| refused(&rejection))?;
+    let revision = vetted(&bundle)?.map_err(|rejection| refused(&rejection))?;
+    Ok((bundle, revision))
+}
+
+/// What a reload would make of a bundle: a child looks first, as it does for the daemon.
+pub(super) fn vetted(bundle: &Bundle) -> Result<Result<Revision, Rejection>, Failure> {
+    Ok(runtime()?.block_on(super::vetted(bundle)))
 }

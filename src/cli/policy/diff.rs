@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::history::named;
+use super::{check, refused, runtime};
 use crate::cli::configuration::Configuration;
 use crate::cli::online::Online;
 use crate::cli::terminal::{escaped_lines, text};
@@ -35,21 +36,19 @@ pub(in crate::cli) struct Diff {
 
 pub(super) fn run(given: &Diff) -> Result<(), Failure> {
     let config = given.configuration.load(vec![])?;
-    // Before the runtime is there, which the client brings one of its own for.
     let fetched = match &given.from {
         Some(from) if Path::new(from).is_dir() => None,
         from => Some(fetch(given, from.as_deref())?),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let comparison = runtime.block_on(async {
-        let before = match (&fetched, &given.from) {
-            (Some(bundle), _) => super::vetted(bundle).await?,
-            (None, from) => in_folder(from.as_deref().unwrap_or_default()).await?,
-        };
-        let after = match &given.to {
-            Some(folder) => in_folder(folder).await?,
-            None => super::revision(&config.schemas_dir, &config.policies_dir).await?,
-        };
+    let before = match (fetched, &given.from) {
+        (Some(bundle), _) => revision(&bundle)?,
+        (None, from) => in_folder(from.as_deref().unwrap_or_default())?,
+    };
+    let after = match &given.to {
+        Some(folder) => in_folder(folder)?,
+        None => check::read(&config)?.1,
+    };
+    let comparison = runtime()?.block_on(async {
         let examiner = super::examiner(&config).await;
         examiner.compare(&before, &after).await.map_err(|why| Failure::new(format!("not compared: {why}")))
     })?;
@@ -62,12 +61,17 @@ pub(super) fn run(given: &Diff) -> Result<(), Failure> {
     }
 }
 
-async fn in_folder(folder: &str) -> Result<Revision, Failure> {
+fn in_folder(folder: &str) -> Result<Revision, Failure> {
     let folder = Path::new(folder);
     if !folder.is_dir() {
         return Err(Failure::of(COMMAND_LINE, format!("{} is no folder", folder.display())));
     }
-    super::revision(&folder.join("schemas"), &folder.join("policies")).await
+    let bundle = Bundle::read(&folder.join("schemas"), &folder.join("policies")).map_err(|error| refused(&error))?;
+    revision(&bundle)
+}
+
+fn revision(bundle: &Bundle) -> Result<Revision, Failure> {
+    check::vetted(bundle)?.map_err(|rejection| refused(&rejection))
 }
 
 /// The files of a revision that a running daemon keeps: the one in force, or this one.

@@ -5,10 +5,12 @@
 
 mod check;
 mod diff;
+mod files;
+mod fmt;
 mod history;
+mod lint;
+mod new_scope;
 mod status;
-
-use std::path::Path;
 
 use clap::Subcommand;
 
@@ -36,12 +38,18 @@ pub(in crate::cli) enum Policy {
     Approve(history::Which),
     /// Say what an edit means: who may do what that they could not, and the other way round
     Diff(diff::Diff),
+    Fmt(fmt::Fmt),
+    Lint(lint::Lint),
+    NewScope(new_scope::NewScope),
 }
 
 pub(in crate::cli) fn run(given: &Policy) -> Result<(), Failure> {
     match given {
         Policy::Check(given) => check::run(given),
         Policy::Diff(given) => diff::run(given),
+        Policy::Fmt(given) => fmt::run(given),
+        Policy::Lint(given) => lint::run(given),
+        Policy::NewScope(given) => new_scope::run(given),
         Policy::Status(given) => status::run(given),
         Policy::History(given) => history::history(given),
         Policy::Show(given) => history::show(given),
@@ -50,21 +58,17 @@ pub(in crate::cli) fn run(given: &Policy) -> Result<(), Failure> {
     }
 }
 
-/// The revision that the files in these folders make, once a child has looked at them.
-///
-/// # Errors
-/// With everything that is wrong with the files.
-async fn revision(schemas: &Path, policies: &Path) -> Result<Revision, Failure> {
-    vetted(&Bundle::read(schemas, policies).map_err(|rejection| refused(&rejection))?).await
+/// What the verbs that wait for children run on.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 /// The revision that these files make, once a child has looked at them.
 ///
 /// # Errors
 /// With everything that is wrong with the files.
-async fn vetted(bundle: &Bundle) -> Result<Revision, Failure> {
-    let vetted = vet::Vetter::of_this_program().vet(bundle).await;
-    vetted.map_err(|failure| refused(&failure.into_rejection()))
+async fn vetted(bundle: &Bundle) -> Result<Revision, Rejection> {
+    vet::Vetter::of_this_program().vet(bundle).await.map_err(vet::Failure::into_rejection)
 }
 
 fn refused(rejection: &Rejection) -> Failure {

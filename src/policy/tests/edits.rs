@@ -27,29 +27,29 @@ fn a_bad_edit_is_refused_with_file_line_and_reason() {
     };
     let new = |path: &'static str, text: &'static str| with(path, move |_| text.to_owned());
     let cases: Vec<(&str, Bundle, &str, &str)> = vec![
-        ("syntax", add("permit (principal, action resource);"), "policies/docs-api.cedar:62:27", "unexpected token"),
+        ("syntax", add("permit (principal, action resource);"), "policies/docs-api.cedar:66:27", "unexpected token"),
         (
             "unknown entity type",
             add("permit (principal is DocsApi::Robot, action, resource);"),
-            "policies/docs-api.cedar:62:22",
+            "policies/docs-api.cedar:66:22",
             "Robot",
         ),
         (
             "unknown action",
             add("permit (principal, action == DocsApi::Action::\"fly\", resource);"),
-            "policies/docs-api.cedar:62:30",
+            "policies/docs-api.cedar:66:30",
             "fly",
         ),
         (
             "type error",
             add("permit (principal, action, resource)\nwhen { context.secure > 1 };"),
-            "policies/docs-api.cedar:63:8",
+            "policies/docs-api.cedar:67:8",
             "expected Long but saw Bool",
         ),
         (
             "duplicate @id",
             add("@id(\"publishable-reads\") permit (principal, action, resource);"),
-            "policies/docs-api.cedar:62:1",
+            "policies/docs-api.cedar:66:1",
             "the one at policies/docs-api.cedar:7",
         ),
         (
@@ -61,13 +61,13 @@ fn a_bad_edit_is_refused_with_file_line_and_reason() {
         (
             "template",
             add("permit (principal == ?principal, action, resource);"),
-            "policies/docs-api.cedar:62:22",
+            "policies/docs-api.cedar:66:22",
             "template",
         ),
         (
             "half-written policies",
             with(POLICIES, |text| text[..text.len() / 2].to_owned()),
-            "policies/docs-api.cedar:23:12",
+            "policies/docs-api.cedar:27:8",
             "unexpected end of input",
         ),
         (
@@ -91,11 +91,11 @@ fn a_bad_edit_is_refused_with_file_line_and_reason() {
             "policies",
             "no policy",
         ),
-        ("10,000 deep", add_deep(), "policies/docs-api.cedar:62:76", "nested"),
+        ("10,000 deep", add_deep(), "policies/docs-api.cedar:66:76", "nested"),
         (
             "guarantee with a permit",
             with("policies/guarantees/docs-api.cedar", |text| format!("{text}\npermit (principal, action, resource);")),
-            "policies/guarantees/docs-api.cedar:24:1",
+            "policies/guarantees/docs-api.cedar:40:1",
             "must be a forbid",
         ),
         (

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use cedar_policy::{Authorizer, Context, Decision, Entities, Policy, PolicyId, PolicySet, Request};
 
 use super::*;
+use crate::policy::format;
 use crate::policy::scan::{Language, scan};
 
 /// A quarter of what the daemon gives the threads that evaluate.
@@ -98,6 +99,26 @@ fn the_worst_text_that_passes_the_scan_is_built_on_a_small_stack() {
 }
 
 #[test]
+fn the_worst_text_that_passes_the_scan_is_laid_out_on_a_small_stack() {
+    let mut laid_out = 0;
+    for (what, shape) in SHAPES {
+        let text = worst(shape);
+        let small = on_stack(SMALL, || format("f", &text).map_err(|rejection| rejection.to_string()));
+        let large = on_stack(LARGE, || format("f", &text).map_err(|rejection| rejection.to_string()));
+        assert_eq!(small, large, "{what}");
+        laid_out += usize::from(small.is_ok());
+    }
+    assert!(laid_out >= 14, "too many of the texts do not parse: {laid_out}");
+    for (what, shape) in SHAPES {
+        assert!(on_stack(SMALL, || format("f", &policy(&shape(100_000)))).is_err(), "{what}");
+    }
+    // A list is as flat as it is long to the parser, and not to the formatter.
+    let list = |count| policy(&format!("[{}].contains(context.path)", vec!["\"n\""; count].join(", ")));
+    assert!(on_stack(LARGE, || format("f", &list(9_900))).is_ok());
+    assert!(on_stack(SMALL, || format("f", &list(50_000))).is_err());
+}
+
+#[test]
 fn the_same_mistakes_are_told_alike_each_time_and_not_without_end() {
     let bundle = with(POLICIES, |text| format!("{text}\n{}", policy("context.secure > 1\n").repeat(300)));
     let told = Revision::build(&bundle).map(drop).unwrap_err();
@@ -119,7 +140,7 @@ fn what_is_too_deep_is_refused_with_its_place_and_never_parsed() {
             let bundle = with(POLICIES, |text| format!("{text}\n{}", policy(&shape(count))));
             let problems = on_stack(SMALL, || Revision::build(&bundle).map(drop)).unwrap_err().problems;
             let places: Vec<_> = problems.iter().map(|problem| (&*problem.file, problem.line)).collect();
-            assert_eq!(places, [(POLICIES, Some(62))], "{what}");
+            assert_eq!(places, [(POLICIES, Some(66))], "{what}");
             assert!(
                 ["nested more than", "operators in one"].iter().any(|words| problems[0].message.contains(words)),
                 "{what}: {}",

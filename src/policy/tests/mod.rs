@@ -9,17 +9,17 @@ use std::collections::BTreeMap;
 
 use super::{Bundle, Problem, Revision};
 
-const POLICIES: &str = "policies/docs-api.cedar";
-const SCHEMA: &str = "schemas/docs-api.cedarschema";
+pub(super) const POLICIES: &str = "policies/docs-api.cedar";
+pub(super) const SCHEMA: &str = "schemas/docs-api.cedarschema";
 
 /// The shipped files.
-fn shipped() -> Bundle {
+pub(super) fn shipped() -> Bundle {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     Bundle::read(&root.join("schemas"), &root.join("policies")).unwrap()
 }
 
 /// The shipped files with one of them changed, or a new one.
-fn with(path: &str, change: impl Fn(&str) -> String) -> Bundle {
+pub(super) fn with(path: &str, change: impl Fn(&str) -> String) -> Bundle {
     let mut files: BTreeMap<String, String> =
         shipped().files().map(|(path, text)| (path.to_owned(), text.to_owned())).collect();
     let text = change(files.get(path).map_or("", String::as_str));

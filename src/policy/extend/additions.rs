@@ -1,0 +1,93 @@
+//! The texts that a new scope adds.
+
+use super::names::Shape;
+use super::{ExtendError, Plan, Planned};
+use crate::policy::format;
+
+/// Who may be asked about and what is known of a call, as the shipped schema has it.
+const SHIPPED: Signature<'_> =
+    Signature { callers: "[Anonymous, PublishableKey, SecretKey, RestrictedKey]", context: "Call" };
+
+/// What routes have in common: the text of their `principal` and `context`.
+#[derive(Clone, Copy)]
+pub(super) struct Signature<'a> {
+    pub callers: &'a str,
+    pub context: &'a str,
+}
+
+/// What is added, text by text; nothing is indented, and every text is lines.
+pub(super) struct Additions {
+    /// `entity Invoice in [Environment];`, each a line.
+    pub types: Vec<String>,
+    pub policy: String,
+    pub examples: String,
+}
+
+impl Additions {
+    pub fn of(plan: &Plan<'_>, namespace: &str, other: &str) -> Result<Self, ExtendError> {
+        let quoted = &plan.quoted;
+        let id = format!("scope-{}", plan.scope.replace([':', '/', '.', '_'], "-"));
+        let policy = format!(
+            "@id(\"{id}\") permit (principal in {namespace}::Scope::{quoted}, action in {namespace}::Action::{quoted}, resource) when {{ resource in principal.environment }};"
+        );
+        let policy = format("", &policy).map_err(|rejection| ExtendError::Asked(rejection.to_string()))?;
+        let types = plan.new_types.iter().map(|of_type| format!("entity {of_type} in [Environment];")).collect();
+        Ok(Self { types, policy, examples: examples(plan, &id, other) })
+    }
+
+    /// All of it, with where it goes, for people to put it there.
+    pub fn by_hand(&self, plan: &Plan<'_>) -> String {
+        let quoted = &plan.quoted;
+        let mut schema =
+            vec![format!("  - {quoted} to the names of `entity Scope enum […]`"), format!("  - `action {quoted};`")];
+        let moved =
+            |route: &Planned<'_>| format!("  - {quoted} to the groups that `action {} in […]` is in", route.action);
+        schema.extend(plan.moved().map(moved));
+        schema.extend(self.types.iter().cloned());
+        schema.extend(actions(plan, SHIPPED));
+        let schema = schema.join("\n");
+        format!("to the schema\n{schema}\n\nto the policies\n{}\nto policies/tests/\n{}", self.policy, self.examples)
+    }
+}
+
+/// The declarations of the new routes' actions, line by line, under a heading.
+pub(super) fn actions(plan: &Plan<'_>, signature: Signature<'_>) -> Vec<String> {
+    let heading = plan.new_routes().find_map(|route| Some(format!("// {}", Shape::of(route.template)?.heading())));
+    let Signature { callers, context } = signature;
+    let declaration = |route: &Planned<'_>| {
+        let Planned { method, template, action, resource, .. } = route;
+        [
+            format!("@http(\"{method} {template}\")"),
+            format!("action {action} in [{}]", plan.quoted),
+            format!("  appliesTo {{ principal: {callers}, resource: [{resource}], context: {context} }};"),
+        ]
+    };
+    heading.into_iter().chain(plan.new_routes().flat_map(declaration)).collect()
+}
+
+/// Two examples: with the scope the call is allowed, with another one the new scope is named.
+fn examples(plan: &Plan<'_>, id: &str, other: &str) -> String {
+    let scope = plan.scope;
+    let Some(route) = plan.new_routes().chain(plan.moved()).next() else { return String::new() };
+    let segments = route.template.split('/').map(|segment| match segment.strip_prefix('{') {
+        Some(name) if name.starts_with('_') => "any".to_owned(),
+        Some(_) => format!("{}_1", route.resource.to_ascii_lowercase()),
+        None => segment.to_owned(),
+    });
+    let request = format!("{} {}", route.method, segments.collect::<Vec<_>>().join("/"));
+    // Of a route that there was before, other scopes may be named, too.
+    let missing = if route.existing.is_none() { format!("missing_scopes = [\"{scope}\"]\n") } else { String::new() };
+    let example = |name: &str, held: &str, expected: &str| {
+        format!(
+            "[[test]]\nname = \"{name}\"\nkey = {{ kind = \"restricted\", mode = \"live\", scopes = [\"{held}\"] }}\nrequest = \"{request}\"\n{expected}"
+        )
+    };
+    let grants =
+        example(&format!("{scope} grants {request}"), scope, &format!("expect = \"allow\"\npolicies = [\"{id}\"]\n"));
+    let refuses = example(
+        &format!("{other} does not grant {request}, and {scope} would help"),
+        other,
+        &format!("expect = \"forbidden\"\nreason = \"scope_missing\"\n{missing}"),
+    );
+    format!("{grants}\n{refuses}")
+}
