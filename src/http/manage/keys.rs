@@ -186,7 +186,7 @@ impl KeyFilter {
                 .is_none_or(|days| key.expires_at().is_some_and(|end| end > now) && within(key.expires_at(), days))
             && self
                 .rotation_due_within_days
-                .is_none_or(|days| KeyState::of(key, now) != KeyState::Revoked && within(key.rotation_due_at(), days))
+                .is_none_or(|days| key.is_living(now) && within(key.rotation_due_at(), days))
     }
 
     /// The page of these keys, in the order of their creation.

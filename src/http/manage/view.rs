@@ -356,9 +356,17 @@ pub fn versioned(version: u64, body: impl Serialize) -> Response<Body> {
     response
 }
 
-/// The answer of a creation, or of one that was made before.
+/// The answer of a creation, or of one that was made before, with its version.
 pub fn created(location: &str, version: u64, is_replay: bool, body: impl Serialize) -> Response<Body> {
-    let mut response = versioned(version, body);
+    told_of(versioned(version, body), location, is_replay)
+}
+
+/// The same for what has no version of its own.
+pub fn made(location: &str, is_replay: bool, body: impl Serialize) -> Response<Body> {
+    told_of(Json(body).into_response(), location, is_replay)
+}
+
+fn told_of(mut response: Response<Body>, location: &str, is_replay: bool) -> Response<Body> {
     *response.status_mut() = StatusCode::CREATED;
     let headers = response.headers_mut();
     if let Ok(location) = HeaderValue::from_str(location) {
