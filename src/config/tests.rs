@@ -153,8 +153,8 @@ fn typical_mistakes_are_told_with_place_key_and_remedy() {
         (
             "[admin]\naddr = \"0.0.0.0:8702\"",
             &[],
-            "DIR/keyward.toml: `admin.addr`: other machines can reach 0.0.0.0:8702, and this listener has no \
-             authentication; use 127.0.0.1, or set admin.allow_remote = true if a firewall keeps others out",
+            "DIR/keyward.toml: `admin.addr`: other machines can reach 0.0.0.0:8702, and this listener speaks \
+             plain HTTP and shows metrics to everybody; use 127.0.0.1, or set admin.allow_remote = true if a firewall keeps others out",
         ),
         (
             "[argon2]\nmemory_kib = 100000",
@@ -203,6 +203,7 @@ fn values_out_of_range_are_refused() {
         ("shutdown_deadline_secs = 99999999", "shutdown_deadline_secs"),
         ("[decision]\nrealm = 'a\"b'", "decision.realm"),
         ("[admin]\naddr = \"127.0.0.1:8700\"", "admin.addr"),
+        ("[admin]\ntrusted_proxies = [\"0.0.0.0/0\"]", "admin.trusted_proxies"),
     ] {
         match load(toml, &[], &[]).1 {
             Err(ConfigError::Value { key: told, .. }) => assert_eq!(told, key, "{toml}"),

@@ -244,20 +244,23 @@ pub struct Serve {
     pub admin: String,
     /// The account's tokens: publishable and secret, live, then test.
     pub tokens: Vec<String>,
+    /// The token of the operator that `keyward init` made.
+    pub operator: String,
 }
 
 impl Serve {
     /// With these lines of configuration in place of the shipped ones: each `(section, line)`.
     pub fn with(settings: &[&str]) -> Self {
         let folder = std::sync::Arc::new(tempfile::tempdir().unwrap());
-        let (code, _, error) = keyward(&["init", "."], folder.path());
+        let (code, made, error) = keyward(&["init", "."], folder.path());
         assert_eq!(code, 0, "{error}");
+        let operator = made.split_whitespace().find(|word| word.starts_with("kw_")).unwrap().to_owned();
         configure(folder.path(), settings);
         let (code, output, error) = keyward(&["offline", "accounts", "create", "Vexart"], folder.path());
         assert_eq!(code, 0, "{error}");
         let is_token = |word: &&str| ["pk_", "sk_"].iter().any(|prefix| word.starts_with(prefix));
         let tokens = output.split_whitespace().filter(is_token).map(str::to_owned).collect();
-        Self::start_in(folder, tokens)
+        Self { operator, ..Self::start_in(folder, tokens) }
     }
 
     /// On a folder that [`configure`] has made ready.
@@ -281,7 +284,14 @@ impl Serve {
     fn serving(mut process: Process, folder: std::sync::Arc<tempfile::TempDir>) -> Self {
         let line: Value = serde_json::from_str(&process.wait_for("\"serving\"")).unwrap();
         let url = |name: &str| format!("http://{}", line[name].as_str().unwrap());
-        Self { decision: url("decision"), admin: url("admin"), process, folder, tokens: vec![] }
+        Self {
+            decision: url("decision"),
+            admin: url("admin"),
+            process,
+            folder,
+            tokens: vec![],
+            operator: String::new(),
+        }
     }
 
     /// A forward-auth question without any header.
