@@ -21,6 +21,7 @@ mod lists;
 mod manage;
 mod nginx;
 mod openapi;
+mod permissions;
 mod reload;
 mod requests;
 mod retries;

@@ -17,10 +17,13 @@ use super::once::{Made, once, shown};
 use super::refusal::{Refusal, Refusals};
 use super::view::{KeyState, KeyView, Page, created, network, versioned};
 use super::{Caller, Manage, Shared, blocking};
+use crate::authorize::credentials::Credentials;
 use crate::authorize::manage::Subject;
-use crate::authorize::{Call, Caller as Calling, RequestLine, Stated, Transport, authorize, credentials::Credentials};
+use crate::authorize::path::normalise;
+use crate::authorize::{Call, Caller as Calling, RequestLine, Stated, Transport, authorize};
 use crate::key::{EnvironmentId, Key, KeyError, KeyId, KeyUpdate, Kind, Mode, NewKey, Scope};
 use crate::ledger::{Ledger, LedgerError, Once};
+use crate::policy::{Revision, Route};
 use crate::ring::LiveKey;
 use crate::trail::{By, Event, Happened};
 
@@ -562,8 +565,8 @@ pub(super) async fn get_key_permissions(
     let revision = &caller.revision;
     let item = supposed.item.as_deref().unwrap_or("item");
     let address = supposed.address.or_else(|| live.key.addresses().first().map(ipnet::IpNet::addr));
-    let permission = |route: &crate::policy::Route| {
-        let target = filled(&route.template);
+    let permission = |route: &Route| {
+        let target = filled(revision, route, item);
         let call = Call {
             credentials: Credentials::None,
             transport: Transport::Secure,
@@ -587,8 +590,27 @@ pub(super) async fn get_key_permissions(
     Ok(Json(Permissions { revision: revision.digest_text().to_owned(), items }))
 }
 
-/// A path of a template: any text in the place of each parameter.
-fn filled(template: &str) -> String {
-    let segments = template.split('/').map(|segment| if segment.starts_with('{') { "item" } else { segment });
-    segments.collect::<Vec<_>>().join("/")
+/// A path of a route, about the item where a path can name it; else any text stands in its place.
+fn filled(revision: &Revision, route: &Route, item: &str) -> String {
+    let of = |item: &str| {
+        let segment = |segment: &str| match segment.strip_prefix('{') {
+            None => segment.to_owned(),
+            Some(name) if name.starts_with('_') => "any".to_owned(),
+            Some(_) => encoded(item),
+        };
+        route.template.split('/').map(segment).collect::<Vec<_>>().join("/")
+    };
+    let is_about = |target: &str| {
+        let path = normalise(target);
+        let found = path.as_ref().ok().and_then(|path| revision.find_route(&route.method, path));
+        found.is_some_and(|found| found.route.index == route.index && found.id.is_none_or(|found| found == item))
+    };
+    Some(of(item)).filter(|target| is_about(target)).unwrap_or_else(|| of("item"))
+}
+
+/// A text as one segment of a path.
+fn encoded(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let one = |byte: u8| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(one).collect()
 }
