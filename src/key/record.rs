@@ -494,6 +494,7 @@ impl Key {
         let is_kept = overlap > SignedDuration::ZERO && old.compromised_at.is_none();
         self.retiring = is_kept.then(|| Box::new(Retiring { secret: old, ends_at }));
         self.change_extras(|extras| extras.public_token = None);
+        self.forget_flags();
         Ok(())
     }
 }

@@ -84,7 +84,7 @@ async fn keys_are_filtered_by_what_they_are_and_how_they_stand() {
         (&[("unused_since", "2999-01-01T00:00:00Z"), ("state", "disabled")], &["off"]),
         (&[("state", "revoked"), ("mode", "test")], &[]),
     ] {
-        let query: String = filter.iter().map(|(name, value)| format!("&{name}={value}")).collect();
+        let query = filter.iter().map(|(name, value)| format!("&{name}={value}")).collect::<Vec<_>>().concat();
         let expected: BTreeSet<&str> = expected.iter().copied().collect();
         let found = operator.done("GET", &format!("/v1/accounts/{account}/keys?limit=1000{query}"), Value::Null).await;
         assert_eq!(names(&found), expected, "{query}");

@@ -129,7 +129,7 @@ pub struct KeyView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     compromised_at: Option<Timestamp>,
-    /// When it was first seen where others may have read it, where that does not kill it.
+    /// When a secret that works was seen where others may have read it, where that does not kill it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     flagged_at: Option<Timestamp>,
@@ -167,7 +167,7 @@ impl KeyView {
             rotate_every: key.rotate_every().map(written),
             rotation_due_at: key.rotation_due_at(),
             compromised_at: key.secret.compromised_at.map(Into::into),
-            flagged_at: key.flagged_at(),
+            flagged_at: key.flagged_at(now),
             revoked_at: key.revocation().map(|revocation| revocation.at),
             revoked_because: key.revocation().and_then(|revocation| revocation.reason.as_deref()).map(Into::into),
             token: key.public_token().map(|token| Zeroizing::new(token.into())),
