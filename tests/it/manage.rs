@@ -184,7 +184,7 @@ async fn each_operation_is_refused_without_a_token_and_done_for_each_role_as_the
 #[tokio::test]
 async fn what_the_answer_said_is_in_force_for_the_next_request_under_load() {
     // The number can be raised for a measurement.
-    let rounds: usize = std::env::var("KEYWARD_TEST_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(300);
+    let rounds: usize = std::env::var("TEST_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(300);
     let demo = Demo::start();
     let operator = Person::operator(&demo);
     let account = operator.account().await;
