@@ -81,7 +81,9 @@ pub enum Unfit {
     #[error("{MOST_ALIKE} other keys have tokens that begin with these characters; give more of them in starts_with")]
     Alike,
     /// Somebody else has the address.
-    #[error("another user has the address {0}")]
+    #[error(
+        "another user has the address {0}: give them or this one another (`keyward users update`), or leave the line out"
+    )]
     EmailTaken(Email),
 }
 

@@ -161,6 +161,13 @@ fn people_come_sign_in_and_go() {
     let me = ada.done(&["whoami"]);
     assert!(me.contains("ada@example.com") && me.contains("Signed in") && me.contains("operator  no"), "{me}");
     assert_eq!(ada.json(&["whoami"])["roles"][&account], "viewer");
+    // Lists show what their reader may see.
+    operator.done(&["accounts", "create", "Another's"]);
+    let keys = operator.json(&["keys", "list", "--account", &account, "--kind", "secret"]);
+    assert_eq!(ada.json(&["keys", "list", "--kind", "secret"]), keys);
+    assert_eq!(operator.json(&["keys", "list", "--kind", "secret"])["items"].as_array().unwrap().len(), 2 + 2);
+    let events = operator.json(&["events", "list", "--account", &account, "--limit", "3"]);
+    assert_eq!(ada.json(&["events", "list", "--limit", "3"]), events);
     ada.fails(&["accounts", "create", "Mine"], 4, &["createAccount", "policy_denied"]);
     ada.fails(&["accounts", "close", &account], 4, &["policy_denied"]);
     assert_eq!(cells(&ada.done(&["accounts", "list"])).len(), 1 + 1);

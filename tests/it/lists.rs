@@ -128,6 +128,10 @@ async fn pages_come_in_a_stable_order_although_keys_are_made_and_changed_meanwhi
     for _ in 0..12 {
         operator.key(&account, "restricted", "test").await;
     }
+    let first = operator.done("GET", "/v1/keys?limit=4", Value::Null).await;
+    let first = first["items"].as_array().unwrap().iter().map(|key| (&key["mode"], &key["kind"])).collect::<Vec<_>>();
+    let pairs = [("live", "publishable"), ("live", "secret"), ("test", "publishable"), ("test", "secret")];
+    assert_eq!(json!(first), json!(pairs), "the four that came with the account, always in this order");
     for path in ["/v1/keys?".to_owned(), format!("/v1/accounts/{account}/keys?")] {
         let before = ids(&operator.done("GET", &format!("{path}limit=1000"), Value::Null).await);
         let mut at = 0;

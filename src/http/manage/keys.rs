@@ -194,7 +194,8 @@ impl KeyFilter {
 
     /// The page of these keys, in the order of their creation.
     fn page(self, manage: &Manage, mut keys: Vec<Arc<LiveKey>>, now: Timestamp) -> Result<Page<KeyView>, Refusal> {
-        let place = |live: &LiveKey| (live.key.created_at, live.key.id);
+        // Those that came with an account are of one moment.
+        let place = |live: &LiveKey| (live.key.created_at, live.key.mode, live.key.kind.as_str(), live.key.id);
         let paging = Paging { after: self.after.clone(), limit: self.limit };
         keys.retain(|live| self.admits(&live.key, now));
         if let Some(after) = &self.after {

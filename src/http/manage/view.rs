@@ -160,7 +160,7 @@ impl KeyView {
             created_at: key.created_at.into(),
             expires_at: key.expires_at(),
             secret_created_at: key.secret.created_at.into(),
-            old_secret_ends_at: key.retiring.as_ref().map(|retiring| retiring.ends_at).filter(|end| *end > now),
+            old_secret_ends_at: key.overlap(now),
             last_used: None,
             secret_last_used: None,
             old_secret_last_used: None,
