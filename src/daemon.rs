@@ -128,8 +128,13 @@ impl Daemon {
         let (limits, deadline) = (Limits::from(&config.limits), config.shutdown_deadline());
         let decision = Decision::new(Arc::clone(&pdp), &config.decision, log.clone()).router(config.limits.body_bytes);
         let decision = Server::new(decision, limits).gauge(metrics.connections("decision"));
-        let manage = Manage::new(Arc::clone(&pdp), Arc::clone(&activator), config.argon2.cost())
-            .router(config.limits.body_bytes);
+        let manage = Manage::new(
+            Arc::clone(&pdp),
+            Arc::clone(&activator),
+            config.argon2.cost(),
+            config.admin.trusted_proxies.clone(),
+        );
+        let manage = manage.router(config.limits.body_bytes);
         let admin =
             Admin { pdp: Arc::clone(&pdp), activator: Arc::clone(&activator), soon: config.rotation.warn_ahead() };
         let admin = admin.router().merge(manage);

@@ -220,7 +220,7 @@ impl Pdp {
     ) -> Result<(), Unavailable> {
         let exposure = self.exposure;
         let is_marked = live.key.secret(&selector).is_none_or(|secret| secret.compromised_at.is_some())
-            || exposure == Exposure::Flags && live.key.flagged_at().is_some();
+            || exposure == Exposure::Flags && live.key.is_flagged(&selector);
         // Publishable keys are for the public.
         if is_marked || live.key.kind == Kind::Publishable {
             return Ok(());

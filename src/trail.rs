@@ -293,6 +293,11 @@ impl Event {
     }
 }
 
+/// Lets the event at this place of a batch be found by a key, too, when it tells of many keys at once.
+pub fn tell_also(batch: &mut Batch, key: &KeyId, ordinal: u16) {
+    batch.append(Table::KEY_EVENTS, key.as_bytes(), ordinal, Vec::new());
+}
+
 /// The id of an event: `evt_` and its place in hexadecimal digits, so that ids sort as events happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]

@@ -10,7 +10,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use super::terminal::escaped;
+use super::terminal::{escaped, items, text};
 use super::{CONFLICT, Failure, NO_SUCH_THING, NOT_ALLOWED, NOT_SIGNED_IN, UNAVAILABLE};
 use crate::http::names::REQUEST_ID;
 use crate::outbound;
@@ -90,6 +90,21 @@ impl Client {
             }
         }
         Ok(json!({ "items": items }))
+    }
+
+    /// What there is of this in all accounts that the person may see: of the whole installation for those who may see that, else
+    /// account by account.
+    pub(super) fn list_seen(&self, what: &str, query: &Query<'_>, most: usize) -> Result<Vec<Value>, Failure> {
+        match self.list(&[what], query, most) {
+            Err(failure) if failure.code == NOT_ALLOWED => {}
+            whole => return Ok(items(&whole?).to_vec()),
+        }
+        let mut seen = Vec::new();
+        for account in items(&self.list(&["accounts"], &[], usize::MAX)?) {
+            let list = self.list(&["accounts", &text(account, "/id"), what], query, most)?;
+            seen.extend_from_slice(items(&list));
+        }
+        Ok(seen)
     }
 
     /// Changes something.

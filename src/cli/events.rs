@@ -1,7 +1,7 @@
 //! `keyward events`: who did what, when and from where.
 
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::online::Online;
 use super::terminal::{Column, items, second, table, text};
@@ -18,7 +18,7 @@ pub(super) struct Events {
 
 #[derive(Subcommand)]
 enum Word {
-    /// List what happened, the newest first
+    /// List what happened, in all accounts that you may see, the newest first
     List {
         /// To this account and its keys alone: `acct_…`
         #[arg(long, value_name = "ID", conflicts_with = "key")]
@@ -68,13 +68,21 @@ pub(super) fn run(given: &Events) -> Result<(), Failure> {
             let order = if *oldest { "oldest" } else { "newest" };
             let account = account.as_deref().map(id::<AccountId>).transpose()?;
             let key = key.as_deref().map(id::<KeyId>).transpose()?;
-            let path = match (&account, &key) {
-                (Some(account), _) => vec!["accounts", account, "events"],
-                (None, Some(key)) => vec!["keys", key, "events"],
-                (None, None) => vec!["events"],
+            let (most, query) = (usize::try_from(*limit).unwrap_or(usize::MAX), [("order", order.to_owned())]);
+            let list = match (&account, &key) {
+                (Some(account), _) => client.list(&["accounts", account, "events"], &query, most)?,
+                (None, Some(key)) => client.list(&["keys", key, "events"], &query, most)?,
+                (None, None) => {
+                    let mut seen = client.list_seen("events", &query, most)?;
+                    // Ids sort as events happened.
+                    seen.sort_by_key(|event| text(event, "/id"));
+                    if !oldest {
+                        seen.reverse();
+                    }
+                    seen.truncate(most);
+                    json!({ "items": seen })
+                }
             };
-            let most = usize::try_from(*limit).unwrap_or(usize::MAX);
-            let list = client.list(&path, &[("order", order.to_owned())], most)?;
             online.tell(&list, |list| table(items(list), &COLUMNS, "nothing happened"))
         }
         Word::Export => client.copy(&["events", "export"], &mut std::io::stdout().lock()),

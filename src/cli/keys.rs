@@ -101,7 +101,7 @@ struct Create {
 
 #[derive(Args)]
 struct Filter {
-    /// Only this account's; without it, all that there are
+    /// Only this account's; without it, those of all accounts that you may see
     #[arg(long, value_name = "ID")]
     account: Option<String>,
     /// live or test
@@ -300,7 +300,7 @@ pub(super) fn run(given: &Keys) -> Result<(), Failure> {
             let account = filter.account.as_deref().map(id::<AccountId>).transpose()?;
             let list = match &account {
                 Some(account) => client.list(&["accounts", account, "keys"], &filter.query(), usize::MAX)?,
-                None => client.list(&["keys"], &filter.query(), usize::MAX)?,
+                None => json!({ "items": client.list_seen("keys", &filter.query(), usize::MAX)? }),
             };
             online.tell(&list, |list| table(items(list), &COLUMNS, "no such keys"))
         }

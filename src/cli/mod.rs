@@ -58,9 +58,14 @@ const CONFLICT: u8 = 6;
 const UNAVAILABLE: u8 = 7;
 const CONFIGURATION: u8 = 64;
 
+const EXIT_CODES: &str = "Ends with 0 when it is done, 1 when it failed (of `scan`: or found a token), 2 when the command line \
+    was not understood, 3 when you are not signed in, 4 when no policy lets you do this, 5 when there is no such thing, 6 \
+    when it cannot be done as things are, 7 when the daemon cannot be reached, and 64 when the configuration was not \
+    understood.";
+
 /// An authorization daemon for API keys: a bearer key in, a Cedar decision out.
 #[derive(Parser)]
-#[command(name = "keyward", version, about, max_term_width = 100)]
+#[command(name = "keyward", version, about, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

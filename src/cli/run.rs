@@ -26,7 +26,7 @@ pub(super) struct Demo {
     /// Where decisions are asked for
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8700")]
     decision_addr: SocketAddr,
-    /// Where the metrics and the state of the policies are
+    /// Where keys are managed, and where the metrics and the state of the policies are
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8702")]
     admin_addr: SocketAddr,
     /// Where the Docs API listens with TLS
@@ -56,7 +56,7 @@ pub(super) struct Serve {
     /// Where decisions are asked for
     #[arg(long, value_name = "ADDR")]
     decision_addr: Option<SocketAddr>,
-    /// Where the metrics and the state of the policies are
+    /// Where keys are managed, and where the metrics and the state of the policies are
     #[arg(long, value_name = "ADDR")]
     admin_addr: Option<SocketAddr>,
 }

@@ -40,15 +40,20 @@ fn peers(config: &Config) -> Result<(), Refusal> {
     if decision.trusted_proxies.is_empty() {
         return refuse("decision.trusted_proxies", format!("it is empty; {by_name}"));
     }
+    proxies("decision.trusted_proxies", &decision.trusted_proxies, by_name)
+}
+
+/// Refuses networks that no proxies have.
+fn proxies(key: &'static str, networks: &[IpNet], instead: &str) -> Result<(), Refusal> {
     // Two halves of the internet are the internet, too.
     let least = |network: &IpNet| if matches!(network, IpNet::V4(_)) { 8 } else { 16 };
-    if let Some(network) = decision.trusted_proxies.iter().find(|network| network.prefix_len() < least(network)) {
-        let what = format!("{network} lets more peers forge a request than any network of proxies has; {by_name}");
-        return refuse("decision.trusted_proxies", what);
+    if let Some(network) = networks.iter().find(|network| network.prefix_len() < least(network)) {
+        let what = format!("{network} lets more peers forge a request than any network of proxies has; {instead}");
+        return refuse(key, what);
     }
     let mapped = |network: &&IpNet| matches!(network, IpNet::V6(network) if network.addr().to_ipv4_mapped().is_some());
-    match decision.trusted_proxies.iter().find(mapped) {
-        Some(network) => refuse("decision.trusted_proxies", format!("{network} never matches; write it as IPv4")),
+    match networks.iter().find(mapped) {
+        Some(network) => refuse(key, format!("{network} never matches; write it as IPv4")),
         None => Ok(()),
     }
 }
@@ -57,15 +62,15 @@ fn addresses(config: &Config) -> Result<(), Refusal> {
     let (decision, admin) = (config.decision.addr, config.admin.addr);
     if !admin.ip().to_canonical().is_loopback() && !config.admin.allow_remote {
         let what = format!(
-            "other machines can reach {admin}, and this listener has no authentication; use 127.0.0.1, or set \
-             admin.allow_remote = true if a firewall keeps others out"
+            "other machines can reach {admin}, and this listener speaks plain HTTP and shows metrics to everybody; use \
+             127.0.0.1, or set admin.allow_remote = true if a firewall keeps others out"
         );
         return refuse("admin.addr", what);
     }
     if decision == admin && decision.port() != 0 {
         return refuse("admin.addr", format!("{admin} is decision.addr too; choose another port"));
     }
-    Ok(())
+    proxies("admin.trusted_proxies", &config.admin.trusted_proxies, "list the proxies' addresses")
 }
 
 fn limits(config: &Config) -> Result<(), Refusal> {

@@ -144,7 +144,7 @@ pub enum ProxyStyle {
     Envoy,
 }
 
-/// Metrics and the state of the policies.
+/// Where accounts, keys and people are managed, and where metrics and the state of the policies are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
@@ -152,11 +152,14 @@ pub struct Admin {
     pub addr: SocketAddr,
     /// Let `addr` be one that other machines can reach.
     pub allow_remote: bool,
+    /// Proxies that are believed when they state for whom they call. A bare address is a network of one.
+    #[serde(deserialize_with = "networks")]
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { addr: loopback(8702), allow_remote: false }
+        Self { addr: loopback(8702), allow_remote: false, trusted_proxies: Vec::new() }
     }
 }
 

@@ -156,8 +156,8 @@ fn typical_mistakes_are_told_with_place_key_and_remedy() {
         (
             "[admin]\naddr = \"0.0.0.0:8702\"",
             &[],
-            "DIR/keyward.toml: `admin.addr`: other machines can reach 0.0.0.0:8702, and this listener has no \
-             authentication; use 127.0.0.1, or set admin.allow_remote = true if a firewall keeps others out",
+            "DIR/keyward.toml: `admin.addr`: other machines can reach 0.0.0.0:8702, and this listener speaks \
+             plain HTTP and shows metrics to everybody; use 127.0.0.1, or set admin.allow_remote = true if a firewall keeps others out",
         ),
         (
             "[argon2]\nmemory_kib = 100000",
@@ -209,6 +209,7 @@ fn values_out_of_range_are_refused() {
         ("[policies]\nstale_after = \"15\"", "policies.stale_after"),
         ("[policies]\nstale_after = \"0s\"", "policies.stale_after"),
         ("[policies]\nwhen_stale = \"deny-live\"", "policies.when_stale"),
+        ("[admin]\ntrusted_proxies = [\"0.0.0.0/0\"]", "admin.trusted_proxies"),
     ] {
         match load(toml, &[], &[]).1 {
             Err(ConfigError::Value { key: told, .. }) => assert_eq!(told, key, "{toml}"),

@@ -65,7 +65,7 @@ impl Admin {
         for key in keys.iter().map(|live| &live.key) {
             let status = key.status(&key.secret, now);
             states.iter_mut().filter(|(state, _)| *state == status).for_each(|(_, count)| *count += 1);
-            flagged += i64::from(key.flagged_at().is_some());
+            flagged += i64::from(key.flagged_at(now).is_some());
             if let Some(due_at) = key.rotation_due_at().filter(|due_at| *due_at <= soon && key.is_living(now)) {
                 *if due_at <= now { &mut overdue } else { &mut due_soon } += 1;
             }

@@ -5,7 +5,7 @@
 //! the header family of the configured style alone: there is no falling back from one family to another,
 //! because a client could fill the one that the proxy does not set.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -15,6 +15,7 @@ use axum::http::{HeaderMap, HeaderName, Response, Uri};
 use ipnet::IpNet;
 
 use super::request_id::RequestId;
+use super::source::stated_address;
 use super::{Decision, answer, names};
 use crate::authorize::credentials::Credentials;
 use crate::authorize::{Call, RequestLine, Stated, Transport};
@@ -67,7 +68,7 @@ fn statement<'a>(style: ProxyStyle, request: &'a Request, trusted: &[IpNet]) -> 
             headers.get_all(AUTHORIZATION).iter().map(axum::http::HeaderValue::as_bytes),
         ),
         transport,
-        address: client_address(headers, trusted),
+        address: stated_address(headers, trusted),
         line,
         stated: Stated::default(),
     }
@@ -113,28 +114,6 @@ fn original(headers: &HeaderMap) -> (Option<&str>, Transport) {
 /// Path and query behind the endpoint's own path.
 fn behind_prefix(uri: &Uri) -> Option<&str> {
     uri.path_and_query()?.as_str().strip_prefix(PREFIX).filter(|rest| rest.starts_with('/'))
-}
-
-/// Where the call came from: the last address of `X-Forwarded-For` that is no trusted proxy, since each
-/// proxy appends the peer that it saw. An entry that is no address ends the search without one.
-fn client_address(headers: &HeaderMap, trusted: &[IpNet]) -> Option<IpAddr> {
-    let mut client = None;
-    for value in headers.get_all(names::FORWARDED_FOR).iter().rev() {
-        for entry in value.to_str().ok()?.rsplit(',') {
-            let address = address(entry.trim())?;
-            client = Some(address);
-            if !trusted.iter().any(|net| net.contains(&address)) {
-                return client;
-            }
-        }
-    }
-    client
-}
-
-/// An address, with or without a port.
-fn address(entry: &str) -> Option<IpAddr> {
-    let address = entry.parse::<IpAddr>().or_else(|_| entry.parse::<SocketAddr>().map(|socket| socket.ip()));
-    address.ok().map(|address| address.to_canonical())
 }
 
 #[cfg(test)]
@@ -223,26 +202,5 @@ mod tests {
         let with = |extra| url("https://a.example/x").into_iter().chain([extra]).collect::<Vec<_>>();
         assert_eq!(read(&with(("x-forwarded-proto", "http"))).1, Transport::Unknown);
         assert_eq!(read(&with(("x-original-uri", "/admin"))).0, None);
-    }
-
-    #[test]
-    fn the_client_is_the_last_address_that_is_no_trusted_proxy() {
-        let trusted = ["10.0.0.0/8".parse().unwrap()];
-        for (given, expected) in [
-            (&["192.0.2.7"][..], Some("192.0.2.7")),
-            (&["198.51.100.1, 192.0.2.7, 10.0.0.2"], Some("192.0.2.7")),
-            (&["198.51.100.1", "192.0.2.7"], Some("192.0.2.7")),
-            (&["10.0.0.1, 10.0.0.2"], Some("10.0.0.1")),
-            (&["192.0.2.7:4711"], Some("192.0.2.7")),
-            (&["[2001:db8::1]:4711"], Some("2001:db8::1")),
-            (&["192.0.2.7, unknown"], None),
-            (&[], None),
-        ] {
-            let mut headers = HeaderMap::new();
-            for value in given {
-                headers.append(names::FORWARDED_FOR, value.parse().unwrap());
-            }
-            assert_eq!(client_address(&headers, &trusted), expected.map(|text| text.parse().unwrap()), "{given:?}");
-        }
     }
 }

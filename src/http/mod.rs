@@ -14,6 +14,7 @@ pub mod manage;
 pub mod names;
 mod request_id;
 pub mod serve;
+mod source;
 mod watchdog;
 
 pub use admin::Admin;

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::record::{MOST_ADDRESSES, is_presentable, is_writable};
-use super::{Key, KeyError, Kind, Scope, State, Status, masked};
+use super::{Key, KeyError, Kind, Scope, Selector, State, Status, masked};
 
 /// The longest that an old secret may go on working beside a new one.
 pub const LONGEST_OVERLAP: SignedDuration = SignedDuration::from_hours(7 * 24);
@@ -36,9 +36,12 @@ pub struct Extras {
     /// When and why it was revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked: Option<Revocation>,
-    /// When it was first seen where others may have read it, where that does not kill it.
+    /// When one of its secrets was seen where others may have read it, where that does not kill it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flagged_at: Option<Timestamp>,
+    /// Which of its secrets those were.
+    #[serde(default, skip_serializing_if = "<[Selector]>::is_empty")]
+    pub flagged: Box<[Selector]>,
     /// The reminder that was given last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reminded: Option<Reminder>,
@@ -141,9 +144,17 @@ impl Key {
         self.extras.as_ref()?.revoked.as_ref()
     }
 
-    /// When it was first seen where others may have read it, where that did not kill it.
-    pub fn flagged_at(&self) -> Option<Timestamp> {
-        self.extras.as_ref()?.flagged_at
+    /// When a secret that works at `now` was seen where others may have read it, where that did not kill it.
+    pub fn flagged_at(&self, now: Timestamp) -> Option<Timestamp> {
+        let extras = self.extras.as_ref()?;
+        let retiring = self.retiring.as_deref().filter(|retiring| retiring.ends_at > now);
+        let mut working = std::iter::once(&self.secret).chain(retiring.map(|retiring| &retiring.secret));
+        extras.flagged_at.filter(|_| working.any(|secret| self.is_flagged(&secret.selector)))
+    }
+
+    /// Whether the secret that this selector finds was seen where others may have read it, and that did not kill it.
+    pub fn is_flagged(&self, selector: &Selector) -> bool {
+        self.extras.as_ref().is_some_and(|extras| extras.flagged.contains(selector))
     }
 
     /// Makes the changes, all or none; the names of the fields that are different now.
@@ -260,13 +271,26 @@ impl Key {
         Ok(selectors.iter().filter(|selector| self.compromise(selector, now)).count() > 0)
     }
 
-    /// Notes that a secret was exposed, and lets it go on working; whether this is the first time.
-    pub fn flag(&mut self, now: Timestamp) -> bool {
-        let is_first = self.kind != Kind::Publishable && self.flagged_at().is_none();
+    /// Notes that the secret that `selector` finds was exposed, and lets it go on working; whether this is the first time.
+    pub fn flag(&mut self, selector: &Selector, now: Timestamp) -> bool {
+        let is_public = self.kind == Kind::Publishable;
+        let is_first = !is_public && self.secret(selector).is_some() && !self.is_flagged(selector);
         if is_first {
-            self.change_extras(|extras| extras.flagged_at = Some(now));
+            self.change_extras(|extras| {
+                extras.flagged_at = Some(now);
+                extras.flagged = extras.flagged.iter().chain([selector]).copied().collect();
+            });
         }
         is_first
+    }
+
+    /// Forgets flags of secrets that are gone.
+    pub(super) fn forget_flags(&mut self) {
+        let held: Vec<Selector> = self.secrets().map(|secret| secret.selector).collect();
+        self.change_extras(|extras| {
+            extras.flagged = extras.flagged.iter().filter(|flagged| held.contains(flagged)).copied().collect();
+            extras.flagged_at = extras.flagged_at.filter(|_| !extras.flagged.is_empty());
+        });
     }
 }
 
@@ -394,11 +418,28 @@ mod tests {
     }
 
     #[test]
-    fn a_flagged_key_goes_on_working_and_is_flagged_once() {
+    fn a_flagged_key_goes_on_working_and_each_of_its_secrets_is_flagged_once() {
         let mut key = key(Kind::Secret);
-        assert!(key.flag(at(1)));
-        assert!(!key.flag(at(2)));
-        assert_eq!((key.flagged_at(), key.status(&key.secret, at(3))), (Some(at(1)), Status::Good));
-        assert!(!self::key(Kind::Publishable).flag(at(1)));
+        let old = key.secret.selector;
+        assert!(key.flag(&old, at(1)));
+        assert!(!key.flag(&old, at(2)));
+        assert_eq!((key.flagged_at(at(3)), key.status(&key.secret, at(3))), (Some(at(1)), Status::Good));
+        let rotate = |key: &mut Key, overlap, now| {
+            let mint = Mint::new(Kind::Secret, Mode::Live).unwrap();
+            let secret = StoredSecret::new(&mint, Phc::none(), at(now));
+            key.rotate(secret, SignedDuration::from_secs(overlap), at(now)).unwrap();
+        };
+        // The new secret was seen by nobody; the old one is flagged for as long as it works.
+        rotate(&mut key, 10, 10);
+        assert!(!key.flag(&old, at(11)));
+        assert_eq!((key.flagged_at(at(19)), key.flagged_at(at(20))), (Some(at(1)), None));
+        let new = key.secret.selector;
+        assert!(key.flag(&new, at(21)));
+        assert_eq!(key.flagged_at(at(22)), Some(at(21)));
+        rotate(&mut key, 0, 30);
+        assert_eq!((key.flagged_at(at(31)), &key.extras), (None, &None));
+        let mut public = self::key(Kind::Publishable);
+        let selector = public.secret.selector;
+        assert!(!public.flag(&selector, at(1)));
     }
 }

@@ -452,6 +452,13 @@ impl Key {
         }
     }
 
+    /// Until when the secret before works beside the current one, if it does at `now`, or would if the key were switched on.
+    pub fn overlap(&self, now: Timestamp) -> Option<Timestamp> {
+        let retiring = self.retiring.as_deref()?;
+        let is_living = matches!(self.status(&retiring.secret, now), Status::Good | Status::Disabled);
+        (is_living && retiring.ends_at > now).then_some(retiring.ends_at)
+    }
+
     /// Whether the key may be used from this address. An unknown address is on no list.
     pub fn admits(&self, address: Option<IpAddr>) -> bool {
         // An IPv4 peer of a dual-stack socket is the same peer as over IPv4.
@@ -494,6 +501,7 @@ impl Key {
         let is_kept = overlap > SignedDuration::ZERO && old.compromised_at.is_none();
         self.retiring = is_kept.then(|| Box::new(Retiring { secret: old, ends_at }));
         self.change_extras(|extras| extras.public_token = None);
+        self.forget_flags();
         Ok(())
     }
 }
@@ -576,9 +584,13 @@ mod tests {
         let old = key.secret.selector;
         key.rotate(secret(Kind::Secret), SignedDuration::from_secs(60), at(10)).unwrap();
         let status = |selector, now| key.status(key.secret(&selector).unwrap(), at(now));
-        assert_eq!(status(old, 69), Status::Good);
-        assert_eq!(status(old, 70), Status::Expired);
+        assert_eq!((status(old, 69), key.overlap(at(69))), (Status::Good, Some(at(70))));
+        assert_eq!((status(old, 70), key.overlap(at(70))), (Status::Expired, None));
         assert_eq!(status(key.secret.selector, 70), Status::Good);
+        key.state = State::Disabled;
+        assert_eq!((key.overlap(at(69)), key.overlap(at(70))), (Some(at(70)), None));
+        key.revoke();
+        assert_eq!(key.overlap(at(69)), None, "nothing of it works any more");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::{Ledger, LedgerError, Once, check_version, encode, persistently};
 use crate::key::{Account, AccountId, Cost, Key, KeyError, Kind, Mint, MintError, Mode, NewKey};
 use crate::ring::{Applied, LiveAccount};
 use crate::store::{Batch, Expect, Table};
-use crate::trail::{By, Event, Happened};
+use crate::trail::{By, Event, Happened, tell_also};
 
 impl Ledger {
     /// A new account with its two pairs of keys, publishable and secret, live and test, all or nothing.
@@ -87,6 +87,7 @@ impl Ledger {
                 let mut key = live.key.clone();
                 if key.revoke_because(Some("the account was closed"), by.now)? {
                     batch.put(Table::KEYS, key.id.as_bytes(), encode(&key), Expect::Version(live.version));
+                    tell_also(batch, &key.id, 0);
                     revoked.push(Applied::Key(key.into(), live.version + 1));
                 }
             }

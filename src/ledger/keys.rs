@@ -139,7 +139,7 @@ impl Ledger {
             marked = key.secret(selector).is_some()
                 && match exposure {
                     Exposure::Kills => key.compromise(selector, by.now),
-                    Exposure::Flags => key.flag(by.now),
+                    Exposure::Flags => key.flag(selector, by.now),
                 };
             let event = || Event::new(Happened::KeyCompromised, by).with("how", how);
             let event = marked.then(event).map(|event| match exposure {

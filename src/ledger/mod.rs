@@ -24,7 +24,7 @@ pub use self::keys::Exposure;
 pub use self::once::{Done, Once};
 pub use self::people::SIGNED_IN;
 pub use self::transfer::{ImportError, Incoming, MovedIn, Unfit};
-pub use self::uses::{KeyUses, Uses};
+pub use self::uses::{KeyUses, SecretUse, Uses};
 use crate::directory::Directory;
 use crate::key::{AccountId, HashError, Key, KeyError, KeyId, MintError, UserId};
 use crate::people::PeopleError;

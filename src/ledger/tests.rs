@@ -5,7 +5,7 @@ use std::path::Path;
 use jiff::{SignedDuration, Timestamp};
 
 use super::*;
-use crate::key::{Cost, Kind, Mode, NewKey, Selector, State, Status};
+use crate::key::{Cost, KeyUpdate, Kind, Mode, NewKey, Selector, State, Status};
 use crate::store::{Order, SledStore};
 use crate::trail::{Actor, By, Event, Happened};
 
@@ -69,7 +69,11 @@ fn a_closed_account_has_no_living_key_and_gets_none() {
     });
     let ledgers = [ledger.clone(), Ledger::load(Arc::clone(ledger.store())).unwrap()];
     for ledger in ledgers {
-        assert!(ledger.ring().keys().iter().all(|live| live.key.state == State::Revoked));
+        for live in ledger.ring().keys() {
+            assert_eq!(live.key.state, State::Revoked);
+            // Whoever looks at the key alone learns how it came to its end.
+            assert_eq!(told(&ledger, About::Key(&live.key.id)), [Happened::KeyCreated, Happened::AccountClosed]);
+        }
     }
     let refused = ledger.create_key(&account.id, NewKey::named(Kind::Secret, Mode::Live, "w"), COST, None, &by());
     assert!(matches!(refused, Err(LedgerError::Key(KeyError::Closed))));
@@ -143,4 +147,35 @@ fn a_change_that_is_refused_leaves_no_trace() {
     assert!(ledger.rename_account(&account.id, "", None, &by()).is_err());
     assert_eq!(told(&ledger, About::Everything), before);
     assert_eq!(ledger.ring().key(id).unwrap().version, 1);
+}
+
+#[test]
+fn a_reminder_is_one_event_for_each_time_that_is_near_or_past_also_after_a_restart() {
+    let (folder, day) = (tempfile::tempdir().unwrap(), SignedDuration::from_hours(24));
+    let mut ledger = open(folder.path());
+    let (_, keys) = ledger.create_account("Vexart", COST, None, &by()).unwrap();
+    let (id, start) = (keys[1].0.id, keys[1].0.created_at.time());
+    let every =
+        |days: i64| KeyUpdate { rotate_every: Some(Some(day * i32::try_from(days).unwrap())), ..Default::default() };
+    let change = |ledger: &Ledger, update: KeyUpdate| {
+        let event = Some(Event::new(Happened::KeyUpdated, &by()));
+        ledger.change_key(&id, None, |key| key.update(update.clone(), start).map(|_| event.clone())).unwrap();
+    };
+    let (due, overdue) = (Happened::KeyRotationDue, Happened::KeyRotationOverdue);
+    change(&ledger, every(30));
+    for (on_day, expected) in [(22, None), (24, Some(due)), (25, None), (31, Some(overdue)), (32, None)] {
+        let before = told(&ledger, About::Key(&id)).len();
+        let by = By::daemon(start + day * on_day);
+        assert_eq!(ledger.remind(day * 7, &by).unwrap(), usize::from(expected.is_some()), "day {on_day}");
+        assert_eq!(told(&ledger, About::Key(&id))[before..], expected.into_iter().collect::<Vec<_>>(), "day {on_day}");
+        drop(ledger);
+        ledger = open(folder.path());
+    }
+    // Another interval is another time.
+    change(&ledger, every(60));
+    assert_eq!(ledger.remind(day * 7, &By::daemon(start + day * 33)).unwrap(), 0);
+    assert_eq!(ledger.remind(day * 7, &By::daemon(start + day * 61)).unwrap(), 1);
+    assert_eq!(told(&ledger, About::Key(&id)).last(), Some(&overdue));
+    ledger.revoke_key(&id, None, None, &by()).unwrap();
+    assert_eq!(ledger.remind(day * 7, &By::daemon(start + day * 1_000)).unwrap(), 0, "the dead need no new secret");
 }

@@ -3,8 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::PoisonError;
 
-use super::{Ledger, LedgerError, encode};
-use crate::key::{Account, AccountId, Ceiling, HashError, Key, KeyError, KeyId, Phc, Selector, State, StoredSecret};
+use super::{Ledger, LedgerError, SecretUse, encode};
+use crate::key::{
+    Account, AccountId, Ceiling, HashError, Key, KeyError, KeyId, LastUsed, Phc, Selector, State, StoredSecret,
+};
 use crate::people::{Email, PeopleError, User};
 use crate::ring::Applied;
 use crate::store::{Batch, Expect, Table};
@@ -22,6 +24,8 @@ pub enum Incoming {
     Key(Box<Key>),
     /// A person.
     User(Box<User>),
+    /// When a secret of a key was used last.
+    Use(SecretUse),
 }
 
 /// Whether it is new here.
@@ -77,7 +81,9 @@ pub enum Unfit {
     #[error("{MOST_ALIKE} other keys have tokens that begin with these characters; give more of them in starts_with")]
     Alike,
     /// Somebody else has the address.
-    #[error("another user has the address {0}")]
+    #[error(
+        "another user has the address {0}: give them or this one another (`keyward users update`), or leave the line out"
+    )]
     EmailTaken(Email),
 }
 
@@ -91,6 +97,8 @@ struct Arrivals {
     selectors: HashSet<Selector>,
     /// What is kept of foreign tokens that are found by how they begin.
     begun: Vec<Phc>,
+    /// The secrets whose last uses move in.
+    used: HashSet<Selector>,
 }
 
 impl Ledger {
@@ -111,6 +119,7 @@ impl Ledger {
                 Incoming::Account(account) => self.take_account(account, &mut arrivals, ordinal, by),
                 Incoming::Key(key) => self.take_key(key, &mut arrivals, ceiling, ordinal, by),
                 Incoming::User(user) => self.take_user(user, &mut arrivals, ceiling, ordinal, by),
+                Incoming::Use(used) => Ok(self.take_use(used, &mut arrivals)?),
             };
             outcomes.push(outcome.map_err(|reason| ImportError::Item { at, reason })?);
         }
@@ -244,6 +253,19 @@ impl Ledger {
         let event = moved(Happened::UserCreated, by).of_user(user.id).with("email", user.email.as_str());
         event.append_to(batch, ordinal);
         arrivals.users.push(user.clone());
+        Ok(MovedIn::Made)
+    }
+
+    /// Nobody is told of it: it is a fact about the past. That of a secret that is not here, or was used later here, is left.
+    fn take_use(&self, used: &SecretUse, arrivals: &mut Arrivals) -> Result<MovedIn, LedgerError> {
+        let selector = &used.selector;
+        let is_here = self.ring.find(selector).is_some() || arrivals.selectors.contains(selector);
+        let new = LastUsed::new(used.at, used.address);
+        let is_newer = self.use_of(selector)?.is_none_or(|known| known.at < new.at);
+        if !is_here || !is_newer || !arrivals.used.insert(*selector) {
+            return Ok(MovedIn::Kept);
+        }
+        arrivals.batch.put(Table::LAST_USED, selector.as_bytes(), encode(&new), Expect::Any);
         Ok(MovedIn::Made)
     }
 }

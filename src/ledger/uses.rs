@@ -5,14 +5,15 @@
 //! the two. A crash loses what was noted since the last [`Ledger::write_uses`].
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Ledger, LedgerError, decode, encode};
 use crate::key::{LastUsed, Selector};
 use crate::ring::LiveKey;
-use crate::store::{Batch, Expect, Table};
+use crate::store::{Batch, Expect, Row, Table};
 
 /// Rows of one commit: applied in about a millisecond, for which changes of keys wait.
 const CHUNK: usize = 256;
@@ -46,6 +47,32 @@ impl KeyUses {
     }
 }
 
+/// When a secret was used last, as it moves from one installation to another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretUse {
+    /// Finds the secret.
+    pub selector: Selector,
+    /// In which minute.
+    pub at: Timestamp,
+    /// From where, where it was known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+}
+
+impl SecretUse {
+    /// What a row of the store says.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn of_row(row: &Row) -> Result<Self, LedgerError> {
+        let LastUsed { at, address } = decode(Table::LAST_USED, row)?;
+        let reason = || "its key is no selector".to_owned();
+        let lost = || LedgerError::Record { table: Table::LAST_USED.0, key: String::new(), reason: reason() };
+        Ok(Self { selector: selector(&row.key).ok_or_else(lost)?, at, address })
+    }
+}
+
 /// When any key was used last: what the store knew at one moment, for looking at many keys.
 #[derive(Debug)]
 pub struct Uses(HashMap<Selector, LastUsed>);
@@ -65,14 +92,27 @@ impl Ledger {
     pub fn uses(&self, live: &LiveKey) -> Result<KeyUses, LedgerError> {
         let mut failed = None;
         let uses = KeyUses::of(live, |selector| {
-            let row = self.store.get(Table::LAST_USED, selector.as_bytes()).map_err(LedgerError::from);
-            let found = row.and_then(|row| row.map(|row| decode(Table::LAST_USED, &row)).transpose());
-            found.unwrap_or_else(|error| {
+            self.kept_use(selector).unwrap_or_else(|error| {
                 failed = Some(error);
                 None
             })
         });
         failed.map_or(Ok(uses), Err)
+    }
+
+    /// When the secret that this selector finds was used last.
+    pub(super) fn use_of(&self, selector: &Selector) -> Result<Option<LastUsed>, LedgerError> {
+        let live = self.ring.find(selector);
+        let noted = live.iter().flat_map(|live| live.secrets()).find(|(secret, _)| secret.selector == *selector);
+        match noted.and_then(|(_, memory)| memory.last_used()) {
+            Some(used) => Ok(Some(used)),
+            None => self.kept_use(selector),
+        }
+    }
+
+    fn kept_use(&self, selector: &Selector) -> Result<Option<LastUsed>, LedgerError> {
+        let row = self.store.get(Table::LAST_USED, selector.as_bytes())?;
+        row.map(|row| decode(Table::LAST_USED, &row)).transpose()
     }
 
     /// The same for many keys: one scan of what the store knows, instead of a look for each.
@@ -145,14 +185,13 @@ fn selector(key: &[u8]) -> Option<Selector> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
     use std::path::Path;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
     use crate::key::{Cost, Key, KeyId, Mint};
-    use crate::store::{CommitError, Committed, Order, Row, SledStore, Store, StoreError};
+    use crate::store::{CommitError, Committed, Order, SledStore, Store, StoreError};
     use crate::trail::By;
 
     const COST: Cost = Cost { memory_kib: 8, iterations: 1, parallelism: 1 };

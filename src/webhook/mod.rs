@@ -25,9 +25,10 @@ use crate::{config, outbound};
 
 /// Events that are read at a time.
 const PAGE: usize = 100;
-/// The first time to wait for a receiver that did not take an event; each next one is twice as long.
+/// The first time to wait for a receiver that did not take an event; each next one is twice as long. To each is added as
+/// much again at most, at random, so that many daemons do not ask at once.
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
-/// The longest.
+/// The longest, with what is added to it.
 const LONGEST_WAIT: Duration = Duration::from_mins(5);
 /// How far the receiver has come is written this often, and whenever it has everything.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
@@ -207,7 +208,7 @@ async fn drain(mut response: Response) {
 
 /// Times to wait, each about twice as long as the one before, without end.
 fn waits() -> impl Iterator<Item = Duration> {
-    let waits = ExponentialBuilder::default().with_min_delay(SHORTEST_WAIT).with_max_delay(LONGEST_WAIT);
+    let waits = ExponentialBuilder::default().with_min_delay(SHORTEST_WAIT).with_max_delay(LONGEST_WAIT / 2);
     waits.with_jitter().without_max_times().build()
 }
 
@@ -259,5 +260,20 @@ async fn on_disk<T: Send + 'static>(
     match tokio::task::spawn_blocking(move || work(&ledger)).await {
         Ok(done) => done.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receiver_that_is_away_is_asked_ever_more_seldom_and_without_end() {
+        let waits: Vec<Duration> = waits().take(5_000).collect();
+        for (at, wait) in waits.iter().enumerate() {
+            let doubled = SHORTEST_WAIT.saturating_mul(1 << at.min(20)).min(LONGEST_WAIT / 2);
+            assert!((doubled..=2 * doubled).contains(wait), "{at}: {wait:?}");
+        }
+        assert_eq!(waits.len(), 5_000);
     }
 }

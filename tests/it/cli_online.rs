@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use keyward::key::{Kind, Mint, Mode};
 use serde_json::{Value, json};
 
-use crate::harness::{Demo, client, keyward_fed, keyward_with};
+use crate::harness::{Demo, SelfSigned, client, keyward_fed, keyward_with, self_signed};
 
 /// Whoever sits at the terminal.
 pub struct Person<'a> {
@@ -161,6 +161,13 @@ fn people_come_sign_in_and_go() {
     let me = ada.done(&["whoami"]);
     assert!(me.contains("ada@example.com") && me.contains("Signed in") && me.contains("operator  no"), "{me}");
     assert_eq!(ada.json(&["whoami"])["roles"][&account], "viewer");
+    // Lists show what their reader may see.
+    operator.done(&["accounts", "create", "Another's"]);
+    let keys = operator.json(&["keys", "list", "--account", &account, "--kind", "secret"]);
+    assert_eq!(ada.json(&["keys", "list", "--kind", "secret"]), keys);
+    assert_eq!(operator.json(&["keys", "list", "--kind", "secret"])["items"].as_array().unwrap().len(), 2 + 2);
+    let events = operator.json(&["events", "list", "--account", &account, "--limit", "3"]);
+    assert_eq!(ada.json(&["events", "list", "--limit", "3"]), events);
     ada.fails(&["accounts", "create", "Mine"], 4, &["createAccount", "policy_denied"]);
     ada.fails(&["accounts", "close", &account], 4, &["policy_denied"]);
     assert_eq!(cells(&ada.done(&["accounts", "list"])).len(), 1 + 1);
@@ -382,19 +389,10 @@ fn a_daemon_that_is_busy_is_asked_again_a_few_times_and_not_for_long() {
 
 #[test]
 fn https_is_spoken_with_whom_the_system_trusts_and_no_other() {
-    use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-    use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned, crypto::ring};
-    let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(["localhost".into()]).unwrap();
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(signing_key.serialize_der()));
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![cert.der().clone()], key)
-        .unwrap();
+    use tokio_rustls::rustls::{ServerConnection, StreamOwned};
+    let SelfSigned { config, pem, .. } = self_signed();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
-    let config = Arc::new(config);
     let server = std::thread::spawn(move || {
         let mut read = Vec::new();
         for _ in 0..2 {
@@ -412,10 +410,9 @@ fn https_is_spoken_with_whom_the_system_trusts_and_no_other() {
     });
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ca.pem");
-    std::fs::write(&file, cert.pem()).unwrap();
-    let other = rcgen::generate_simple_self_signed(["localhost".into()]).unwrap();
+    std::fs::write(&file, pem).unwrap();
     let other_file = folder.path().join("other.pem");
-    std::fs::write(&other_file, other.cert.pem()).unwrap();
+    std::fs::write(&other_file, self_signed().pem).unwrap();
     let run = |trusted: &Path| {
         let trusted = trusted.to_str().unwrap();
         let variables = [("KEYWARD_URL", url.as_str()), ("KEYWARD_TOKEN", "kw_token"), ("SSL_CERT_FILE", trusted)];

@@ -18,6 +18,8 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_rustls::{TlsAcceptor, TlsConnector, rustls};
 
+use crate::harness::{SelfSigned, self_signed};
+
 /// Far longer than anything here takes; a test that reaches it has failed.
 const LONG: Duration = Duration::from_secs(20);
 
@@ -264,17 +266,12 @@ async fn a_shutdown_ends_at_its_deadline_whatever_the_clients_do() {
 
 #[tokio::test]
 async fn tls_is_spoken_on_request_and_a_silent_handshake_is_cut_off() {
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
-    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
-    let server = rustls::ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key.into())
-        .unwrap();
+    let SelfSigned { config, certificate, .. } = self_signed();
     let limits = Limits { header_timeout: Duration::from_secs(1), ..Limits::default() };
-    let (running, _gate) = start(limits, LONG, Some(TlsAcceptor::from(Arc::new(server)))).await;
+    let (running, _gate) = start(limits, LONG, Some(TlsAcceptor::from(config))).await;
 
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(made.cert.der().clone()).unwrap();
+    roots.add(certificate).unwrap();
     let client = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
     let tcp = TcpStream::connect(running.addr).await.unwrap();

@@ -1,5 +1,7 @@
 //! The main job: the calls of the customers' page against a demo, and what a second start keeps.
 
+use serde_json::{Value, json};
+
 use crate::harness::{Demo, verdict};
 
 #[tokio::test]
@@ -17,6 +19,22 @@ async fn each_kind_of_key_may_do_what_the_customers_page_says() {
         let (status, reason) = verdict(demo.forward(token, method, path)).await;
         assert_eq!((status, reason.as_str()), expected, "{token} {method} {path}");
     }
+}
+
+#[tokio::test]
+async fn the_environment_file_names_an_operator_and_an_owner_who_can_sign_in() {
+    let demo = Demo::start();
+    let me = async |token: &str| {
+        let request = demo.client.get(format!("{}/v1/me", demo.get("DASHBOARD_URL"))).bearer_auth(token);
+        request.send().await.unwrap().json::<Value>().await.unwrap()
+    };
+    assert_eq!(me(demo.get("ADMIN_TOKEN")).await["operator"], true);
+    let password = json!({ "email": demo.get("DASHBOARD_USER"), "password": demo.get("DASHBOARD_PASSWORD") });
+    let request = demo.client.post(format!("{}/v1/sign-in", demo.get("DASHBOARD_URL"))).json(&password);
+    let signed_in: Value = request.send().await.unwrap().json().await.unwrap();
+    let owner = me(signed_in["token"].as_str().unwrap()).await;
+    let roles: Vec<&Value> = owner["roles"].as_object().unwrap().values().collect();
+    assert_eq!((&owner["operator"], roles), (&json!(false), vec![&json!("owner")]));
 }
 
 #[tokio::test]
@@ -38,7 +56,7 @@ async fn a_secret_key_over_plain_http_is_dead_from_then_on() {
     let over_http = demo.client.get(format!("{}/v1/resources", demo.get("API_HTTP_URL")));
     let answer = over_http.bearer_auth(demo.get("SK_TEST")).send().await.unwrap();
     assert_eq!(answer.status(), 403);
-    let problem: serde_json::Value = answer.json().await.unwrap();
+    let problem: Value = answer.json().await.unwrap();
     assert_eq!(problem["code"], "transport_insecure");
     assert_eq!(demo.reason("SK_TEST", "/v1/resources").await, "key_compromised");
     let demo = demo.restart(&[]);

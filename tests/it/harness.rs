@@ -5,11 +5,13 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::Value;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 /// The program under test.
 pub const KEYWARD: &str = env!("CARGO_BIN_EXE_keyward");
@@ -119,29 +121,29 @@ pub struct Demo {
     pub environment: HashMap<String, String>,
     pub client: Client,
     /// Its data folder; shared when the demo is started again.
-    pub folder: std::sync::Arc<tempfile::TempDir>,
+    pub folder: Arc<tempfile::TempDir>,
 }
 
 impl Demo {
     pub fn start() -> Self {
-        Self::start_in(std::sync::Arc::new(tempfile::tempdir().unwrap()), &[])
+        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), &[])
     }
 
     /// With more arguments, for example `["--proxy-style", "x-original"]`.
     pub fn with(arguments: &[&str]) -> Self {
-        Self::start_in(std::sync::Arc::new(tempfile::tempdir().unwrap()), arguments)
+        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), arguments)
     }
 
     /// With environment variables.
     pub fn start_where(variables: &[(&str, &str)]) -> Self {
-        Self::start_all(std::sync::Arc::new(tempfile::tempdir().unwrap()), &[], variables)
+        Self::start_all(Arc::new(tempfile::tempdir().unwrap()), &[], variables)
     }
 
-    pub fn start_in(folder: std::sync::Arc<tempfile::TempDir>, arguments: &[&str]) -> Self {
+    pub fn start_in(folder: Arc<tempfile::TempDir>, arguments: &[&str]) -> Self {
         Self::start_all(folder, arguments, &[])
     }
 
-    fn start_all(folder: std::sync::Arc<tempfile::TempDir>, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+    fn start_all(folder: Arc<tempfile::TempDir>, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let file = folder.path().join("demo.env");
         let data = folder.path().join("data");
         let mut all = vec!["demo", "--data", data.to_str().unwrap(), "--env-file", file.to_str().unwrap()];
@@ -239,34 +241,37 @@ impl Demo {
 /// A running `keyward serve` in a folder that `keyward init` made, with one account.
 pub struct Serve {
     pub process: Process,
-    pub folder: std::sync::Arc<tempfile::TempDir>,
+    pub folder: Arc<tempfile::TempDir>,
     pub decision: String,
     pub admin: String,
     /// The account's tokens: publishable and secret, live, then test.
     pub tokens: Vec<String>,
+    /// The token of the operator that `keyward init` made.
+    pub operator: String,
 }
 
 impl Serve {
     /// With these lines of configuration in place of the shipped ones: each `(section, line)`.
     pub fn with(settings: &[&str]) -> Self {
-        let folder = std::sync::Arc::new(tempfile::tempdir().unwrap());
-        let (code, _, error) = keyward(&["init", "."], folder.path());
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let (code, made, error) = keyward(&["init", "."], folder.path());
         assert_eq!(code, 0, "{error}");
+        let operator = made.split_whitespace().find(|word| word.starts_with("kw_")).unwrap().to_owned();
         configure(folder.path(), settings);
         let (code, output, error) = keyward(&["offline", "accounts", "create", "Vexart"], folder.path());
         assert_eq!(code, 0, "{error}");
         let is_token = |word: &&str| ["pk_", "sk_"].iter().any(|prefix| word.starts_with(prefix));
         let tokens = output.split_whitespace().filter(is_token).map(str::to_owned).collect();
-        Self::start_in(folder, tokens)
+        Self { operator, ..Self::start_in(folder, tokens) }
     }
 
     /// On a folder that [`configure`] has made ready.
-    pub fn start_in(folder: std::sync::Arc<tempfile::TempDir>, tokens: Vec<String>) -> Self {
+    pub fn start_in(folder: Arc<tempfile::TempDir>, tokens: Vec<String>) -> Self {
         Self { tokens, ..Self::start_where(folder, &[], &[]) }
     }
 
     /// On a folder as it is, with these flags and environment variables; the log has to be JSON.
-    pub fn start_where(folder: std::sync::Arc<tempfile::TempDir>, flags: &[&str], variables: &[(&str, &str)]) -> Self {
+    pub fn start_where(folder: Arc<tempfile::TempDir>, flags: &[&str], variables: &[(&str, &str)]) -> Self {
         let config = folder.path().join("keyward.toml");
         let arguments: Vec<&str> =
             ["serve", "--config", config.to_str().unwrap()].into_iter().chain(flags.iter().copied()).collect();
@@ -274,14 +279,21 @@ impl Serve {
     }
 
     /// On a folder that [`configure`] has made ready, as whoever changes into it would start it.
-    pub fn start_within(folder: std::sync::Arc<tempfile::TempDir>) -> Self {
+    pub fn start_within(folder: Arc<tempfile::TempDir>) -> Self {
         Self::serving(Process::start_within(folder.path(), &["serve"], &[]), folder)
     }
 
-    fn serving(mut process: Process, folder: std::sync::Arc<tempfile::TempDir>) -> Self {
+    fn serving(mut process: Process, folder: Arc<tempfile::TempDir>) -> Self {
         let line: Value = serde_json::from_str(&process.wait_for("\"message\":\"serving\"")).unwrap();
         let url = |name: &str| format!("http://{}", line[name].as_str().unwrap());
-        Self { decision: url("decision"), admin: url("admin"), process, folder, tokens: vec![] }
+        Self {
+            decision: url("decision"),
+            admin: url("admin"),
+            process,
+            folder,
+            tokens: vec![],
+            operator: String::new(),
+        }
     }
 
     /// A forward-auth question without any header.
@@ -305,6 +317,23 @@ pub fn configure(folder: &Path, settings: &[&str]) {
         }
     }
     fs::write(path, config.to_string()).unwrap();
+}
+
+/// What a server for `localhost` speaks TLS with, and its certificate for clients to trust.
+pub struct SelfSigned {
+    pub config: Arc<ServerConfig>,
+    pub certificate: CertificateDer<'static>,
+    pub pem: String,
+}
+
+/// A new certificate that nobody trusts yet.
+pub fn self_signed() -> SelfSigned {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+    let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let (certificate, pem) = (made.cert.der().clone(), made.cert.pem());
+    let config = ServerConfig::builder().with_no_client_auth();
+    let config = config.with_single_cert(vec![certificate.clone()], key.into()).unwrap();
+    SelfSigned { config: Arc::new(config), certificate, pem }
 }
 
 /// A client that keeps connections and heeds no proxy of the environment.

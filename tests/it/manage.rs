@@ -2,34 +2,32 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use jiff::Timestamp;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
-use crate::harness::{Demo, PATIENCE, Serve, client, configure, keyward};
+use crate::harness::{Demo, Serve, client, configure, keyward};
 
 /// A person who calls the management API.
 #[derive(Clone)]
-struct Person {
-    client: Client,
-    url: String,
-    token: Option<String>,
+pub struct Person {
+    pub client: Client,
+    pub url: String,
+    pub token: Option<String>,
 }
 
 impl Person {
-    fn operator(demo: &Demo) -> Self {
+    pub fn operator(demo: &Demo) -> Self {
         let token = Some(demo.get("ADMIN_TOKEN").to_owned());
         Self { client: client(), url: demo.get("ADMIN_URL").to_owned(), token }
     }
 
-    fn with(&self, token: Option<String>) -> Self {
+    pub fn with(&self, token: Option<String>) -> Self {
         Self { token, ..self.clone() }
     }
 
-    fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
+    pub fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
         let request = self.client.request(method, format!("{}{path}", self.url));
         match &self.token {
@@ -38,14 +36,14 @@ impl Person {
         }
     }
 
-    async fn status(&self, method: &str, path: &str, body: Option<&Value>) -> u16 {
+    pub async fn status(&self, method: &str, path: &str, body: Option<&Value>) -> u16 {
         let request = self.request(method, path).header("if-match", "\"999\"");
         let request = body.map_or(self.request(method, path).header("if-match", "\"999\""), |body| request.json(body));
         request.send().await.unwrap().status().as_u16()
     }
 
     /// What must succeed.
-    async fn done(&self, method: &str, path: &str, body: Value) -> Value {
+    pub async fn done(&self, method: &str, path: &str, body: Value) -> Value {
         let request = self.request(method, path);
         let request = if body.is_null() { request } else { request.json(&body) };
         let answer = request.send().await.unwrap();
@@ -55,12 +53,12 @@ impl Person {
         if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap() }
     }
 
-    async fn account(&self) -> String {
+    pub async fn account(&self) -> String {
         let accounts = self.done("GET", "/v1/accounts", Value::Null).await;
         accounts["items"][0]["id"].as_str().unwrap().to_owned()
     }
 
-    async fn key(&self, account: &str, kind: &str, mode: &str) -> (String, String) {
+    pub async fn key(&self, account: &str, kind: &str, mode: &str) -> (String, String) {
         let scopes = if kind == "restricted" { json!(["resources:read"]) } else { json!([]) };
         let body = json!({ "kind": kind, "mode": mode, "name": "worker", "scopes": scopes });
         let made = self.done("POST", &format!("/v1/accounts/{account}/keys"), body).await;
@@ -68,7 +66,7 @@ impl Person {
     }
 
     /// A new person with this role in the account, and their token.
-    async fn hired(&self, account: &str, email: &str, role: Option<&str>) -> (String, Self) {
+    pub async fn hired(&self, account: &str, email: &str, role: Option<&str>) -> (String, Self) {
         let roles = role.map_or(json!({}), |role| json!({ account: role }));
         let made = self.done("POST", "/v1/users", json!({ "email": email, "name": email, "roles": roles })).await;
         let id = made["id"].as_str().unwrap().to_owned();
@@ -78,7 +76,7 @@ impl Person {
 }
 
 /// `reason` of a decision about a plain GET over HTTPS with this token.
-async fn reason(client: &Client, decision_url: &str, token: &str) -> String {
+pub async fn reason(client: &Client, decision_url: &str, token: &str) -> String {
     let question = json!({ "token": token, "method": "GET", "path": "/v1/resources" });
     let answer = client.post(format!("{decision_url}/v1/authorize")).json(&question).send().await.unwrap();
     answer.json::<Value>().await.unwrap()["reason"].as_str().unwrap().to_owned()
@@ -191,7 +189,7 @@ async fn each_operation_is_refused_without_a_token_and_done_for_each_role_as_the
 #[tokio::test]
 async fn what_the_answer_said_is_in_force_for_the_next_request_under_load() {
     // The number can be raised for a measurement.
-    let rounds: usize = std::env::var("KEYWARD_TEST_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(300);
+    let rounds: usize = std::env::var("TEST_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(300);
     let demo = Demo::start();
     let operator = Person::operator(&demo);
     let account = operator.account().await;
@@ -241,115 +239,6 @@ async fn what_the_answer_said_is_in_force_for_the_next_request_under_load() {
     for one in load {
         assert!(one.await.unwrap() > 0);
     }
-}
-
-#[tokio::test]
-async fn during_an_overlap_no_call_fails_and_the_old_token_stops_at_its_second() {
-    let demo = Demo::start();
-    let operator = Person::operator(&demo);
-    let account = operator.account().await;
-    let url: Arc<str> = demo.get("DECISION_URL").into();
-    let (key, old) = operator.key(&account, "restricted", "live").await;
-    let rotated = operator.done("POST", &format!("/v1/keys/{key}/rotate"), json!({ "overlap": "3s" })).await;
-    let new = rotated["token"].as_str().unwrap().to_owned();
-    let ends_at: Timestamp = rotated["old_secret_ends_at"].as_str().unwrap().parse().unwrap();
-    assert_eq!(rotated["id"], json!(key), "the key stays the same");
-    let (until, denied) = (Instant::now() + PATIENCE, Arc::new(AtomicU64::new(0)));
-    while denied.load(Ordering::Relaxed) == 0 {
-        assert!(Instant::now() < until, "the old token never stopped");
-        let began = Timestamp::now();
-        let said = reason(&operator.client, &url, &old).await;
-        let ended = Timestamp::now();
-        match said.as_str() {
-            "allowed" => assert!(began < ends_at, "allowed after its second"),
-            "key_expired" => {
-                assert!(ended >= ends_at, "refused before its second");
-                denied.fetch_add(1, Ordering::Relaxed);
-            }
-            other => panic!("{other}"),
-        }
-        assert_eq!(reason(&operator.client, &url, &new).await, "allowed");
-    }
-    // A rotation without overlap ends the secret before at once.
-    let again = operator.done("POST", &format!("/v1/keys/{key}/rotate"), json!({ "overlap": "0s" })).await;
-    assert_eq!(reason(&operator.client, &url, &new).await, "key_unknown");
-    assert_eq!(reason(&operator.client, &url, again["token"].as_str().unwrap()).await, "allowed");
-}
-
-#[tokio::test]
-async fn effective_permissions_are_what_real_calls_come_to() {
-    let demo = Demo::start();
-    let operator = Person::operator(&demo);
-    let account = operator.account().await;
-    let scopes = ["resources:read", "resources:write", "jobs:write", "webhooks:write"];
-    let mut keys = Vec::new();
-    for kind in ["publishable", "secret"] {
-        for mode in ["live", "test"] {
-            keys.push(operator.key(&account, kind, mode).await);
-        }
-    }
-    for subset in 1..16_usize {
-        let granted: Vec<_> = (0..4).filter(|bit| subset >> bit & 1 == 1).map(|bit| scopes[bit]).collect();
-        let addresses = if subset % 2 == 0 { json!(["192.0.2.0/24"]) } else { json!([]) };
-        let body = json!({
-            "kind": "restricted", "mode": "test", "name": "worker", "scopes": granted, "addresses": addresses
-        });
-        let made = operator.done("POST", &format!("/v1/accounts/{account}/keys"), body).await;
-        keys.push((made["id"].as_str().unwrap().to_owned(), made["token"].as_str().unwrap().to_owned()));
-    }
-    operator.done("POST", &format!("/v1/keys/{}/disable", keys[0].0), Value::Null).await;
-    let mut pairs = 0;
-    for address in ["192.0.2.7", "198.51.100.1"] {
-        for (key, token) in &keys {
-            let path = format!("/v1/keys/{key}/permissions?item=res_1&address={address}");
-            let said = operator.done("GET", &path, Value::Null).await;
-            for permission in said["items"].as_array().unwrap() {
-                let path = permission["path"].as_str().unwrap().replace("{id}", "res_1");
-                let real = demo
-                    .authorize(json!({ "token": token, "method": permission["method"], "path": path, "ip": address }))
-                    .await;
-                for field in ["decision", "reason", "policies"] {
-                    assert_eq!(real[field], permission[field], "{permission}");
-                }
-                let missing = real.get("missing_scopes").cloned().unwrap_or(json!([]));
-                assert_eq!(missing, permission["missing_scopes"], "{permission}");
-                assert_eq!(real["revision"], said["revision"]);
-                pairs += 1;
-            }
-        }
-    }
-    assert!(pairs > 400, "{pairs}");
-}
-
-#[tokio::test]
-async fn a_creation_that_is_sent_again_makes_one_key_and_shows_its_token_again_also_when_both_arrive_together() {
-    let demo = Demo::start();
-    let operator = Person::operator(&demo);
-    let account = operator.account().await;
-    let path = format!("/v1/accounts/{account}/keys");
-    let create = |key: &'static str, name: &'static str| {
-        let request = operator.request("POST", &path).header("idempotency-key", key);
-        let request = request.json(&json!({ "kind": "secret", "mode": "test", "name": name }));
-        async move {
-            let answer = request.send().await.unwrap();
-            (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
-        }
-    };
-    let (first, second, third) = tokio::join!(create("a", "worker"), create("a", "worker"), create("a", "worker"));
-    assert_eq!(first.0, 201);
-    assert_eq!((&first.1["id"], &first.1["id"]), (&second.1["id"], &third.1["id"]));
-    let again = create("a", "worker").await;
-    assert_eq!(again, first);
-    assert_eq!(create("a", "another").await.0, 422);
-    assert_ne!(create("b", "worker").await.1["id"], first.1["id"]);
-    // After a restart the key is still one, and its token is gone.
-    let demo = demo.restart(&[]);
-    let operator = Person::operator(&demo);
-    let request = operator.request("POST", &path).header("idempotency-key", "a");
-    let answer = request.json(&json!({ "kind": "secret", "mode": "test", "name": "worker" })).send().await.unwrap();
-    assert_eq!(answer.headers()["idempotency-replayed"], "true");
-    let answer: Value = answer.json().await.unwrap();
-    assert_eq!((&answer["id"], answer.get("token")), (&first.1["id"], None));
 }
 
 #[tokio::test]
@@ -437,71 +326,6 @@ async fn reported_leaks_kill_what_is_ours_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn lists_are_paged_in_a_stable_order_and_filtered() {
-    let demo = Demo::start();
-    let operator = Person::operator(&demo);
-    let account = operator.account().await;
-    for _ in 0..7 {
-        operator.key(&account, "restricted", "test").await;
-    }
-    let mut after = String::new();
-    let mut all = Vec::new();
-    loop {
-        let page = operator.done("GET", &format!("/v1/keys?limit=5{after}"), Value::Null).await;
-        all.extend(page["items"].as_array().unwrap().iter().map(|key| key["id"].as_str().unwrap().to_owned()));
-        match page.get("next") {
-            Some(next) => after = format!("&after={}", next.as_str().unwrap()),
-            None => break,
-        }
-    }
-    let whole = operator.done("GET", "/v1/keys", Value::Null).await;
-    let whole: Vec<_> = whole["items"].as_array().unwrap().iter().map(|key| key["id"].as_str().unwrap()).collect();
-    assert_eq!((all.len(), all), (5 + 7, whole.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>()));
-    for (query, expected) in [
-        ("mode=live", 3),
-        ("kind=restricted&mode=test", 7),
-        ("state=revoked", 0),
-        ("expiring_within_days=30", 0),
-        ("rotation_due_within_days=30", 0),
-    ] {
-        let found = operator.done("GET", &format!("/v1/accounts/{account}/keys?{query}"), Value::Null).await;
-        assert_eq!(found["items"].as_array().unwrap().len(), expected, "{query}");
-    }
-    for (query, field) in [("limit=0", "limit"), ("mode=liv", "mode"), ("colour=red", "colour"), ("after=x", "after")] {
-        let answer = operator.request("GET", &format!("/v1/keys?{query}")).send().await.unwrap();
-        assert_eq!(answer.status(), 400, "{query}");
-        assert_eq!(answer.json::<Value>().await.unwrap()["field"], field, "{query}");
-    }
-    // A key that should be rotated soon is listed and counted, until it is revoked.
-    let body = json!({ "kind": "secret", "mode": "test", "name": "worker", "rotate_every": "3d" });
-    let made = operator.done("POST", &format!("/v1/accounts/{account}/keys"), body).await;
-    let due = operator.done("GET", "/v1/keys?rotation_due_within_days=7", Value::Null).await;
-    assert_eq!(due["items"].as_array().unwrap().len(), 1);
-    assert_eq!(due["items"][0]["id"], made["id"]);
-    assert_eq!(demo.metric("keyward_keys_rotation_due_soon ").await, 1);
-    assert_eq!(demo.metric("keyward_keys_rotation_overdue ").await, 0);
-    operator.done("POST", &format!("/v1/keys/{}/revoke", made["id"].as_str().unwrap()), json!({})).await;
-    assert_eq!(demo.metric("keyward_keys_rotation_due_soon ").await, 0);
-    // The trail, from both ends, comes to the same.
-    let whole = operator.done("GET", "/v1/events?order=oldest&limit=1000", Value::Null).await;
-    let mut newest = Vec::new();
-    let mut after = String::new();
-    loop {
-        let page = operator.done("GET", &format!("/v1/events?limit=4{after}"), Value::Null).await;
-        newest.extend(page["items"].as_array().unwrap().clone());
-        match page.get("next") {
-            Some(next) => after = format!("&after={}", next.as_str().unwrap()),
-            None => break,
-        }
-    }
-    newest.reverse();
-    assert_eq!(whole["items"], json!(newest));
-    let lines = operator.request("GET", "/v1/events/export").send().await.unwrap().text().await.unwrap();
-    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(whole["items"], json!(lines));
-}
-
-#[tokio::test]
 async fn a_broken_management_policy_is_refused_and_one_without_policies_lets_nobody_in() {
     let demo = Demo::start();
     let operator = Person::operator(&demo);
@@ -574,4 +398,36 @@ async fn a_backup_taken_while_keys_are_made_and_used_is_an_installation_of_that_
     let (next, _) = people.key(&account, "secret", "live").await;
     let events = people.done("GET", "/v1/events?limit=1", Value::Null).await;
     assert_eq!(events["items"][0]["key"], json!(next), "what happens now comes after what happened then");
+}
+#[tokio::test]
+async fn behind_a_trusted_proxy_people_are_told_and_slowed_down_by_their_own_addresses() {
+    let serve = Serve::with(&["admin.trusted_proxies = [\"127.0.0.1\"]"]);
+    let operator = Person { client: client(), url: serve.admin.clone(), token: Some(serve.operator.clone()) };
+    let from = |person: &Person, address: &str, method: &str, path: &str, body: Value| {
+        let request = person.request(method, path).header("x-forwarded-for", format!("203.0.113.9, {address}"));
+        async move { request.json(&body).send().await.unwrap().status().as_u16() }
+    };
+    let created = from(&operator, "192.0.2.1", "POST", "/v1/accounts", json!({ "name": "Vexart" })).await;
+    assert_eq!(created, 201);
+    let newest = operator.done("GET", "/v1/events?limit=1", Value::Null).await;
+    assert_eq!(newest["items"][0]["address"], "192.0.2.1");
+    // Whoever guesses at everybody from one place is slowed down there, and nobody elsewhere is.
+    let anonymous = operator.with(None);
+    let guess = |address: &'static str, number: usize| {
+        let body = json!({ "email": format!("user{number}@example.com"), "password": "a guess" });
+        from(&anonymous, address, "POST", "/v1/sign-in", body)
+    };
+    let mut statuses = Vec::new();
+    for number in 0..22 {
+        statuses.push(guess("192.0.2.1", number).await);
+    }
+    assert_eq!((statuses[19], statuses[20]), (401, 429), "{statuses:?}");
+    assert_eq!(guess("192.0.2.2", 30).await, 401);
+
+    // Who is no trusted proxy states nothing.
+    let demo = Demo::start();
+    let operator = Person::operator(&demo);
+    assert_eq!(from(&operator, "192.0.2.1", "POST", "/v1/accounts", json!({ "name": "Vexart" })).await, 201);
+    let newest = operator.done("GET", "/v1/events?limit=1", Value::Null).await;
+    assert_eq!(newest["items"][0]["address"], "127.0.0.1");
 }

@@ -9,12 +9,15 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use base64ct::{Base64, Encoding};
 use hmac::{Hmac, KeyInit, Mac};
+use keyward::http::serve::{Limits, Server};
 use reqwest::Client;
 use serde_json::{Value, json};
 use sha2::Sha256;
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
-use crate::harness::{PATIENCE, Serve, client, configure, keyward};
+use crate::harness::{PATIENCE, SelfSigned, Serve, client, configure, keyward, self_signed, verdict};
+use crate::manage::Person;
 
 const SECRETS: [&[u8]; 2] = [b"an old secret of the receiver..", b"a new secret of the receiver..."];
 
@@ -193,8 +196,103 @@ async fn a_receiver_that_hangs_is_in_nobodys_way_and_does_not_delay_the_end() {
     installation.create_account(&serve, &client(), "first").await;
     let (_held, _) = listener.accept().await.unwrap();
     installation.create_account(&serve, &client(), "second").await;
+    let question = json!({ "token": "sk_live_nobody", "method": "GET", "path": "/v1/resources" });
+    for _ in 0..100 {
+        let answer = client().post(format!("{}/v1/authorize", serve.decision)).json(&question).send().await.unwrap();
+        assert_eq!(answer.json::<Value>().await.unwrap()["reason"], "credentials_malformed");
+    }
     let (status, log) = serve.process.stop();
     assert!(status.success() && log.contains("ended"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_is_spoken_to_over_https_and_only_when_it_is_who_it_says() {
+    let SelfSigned { config, pem, .. } = self_signed();
+    let shared = Shared::default();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}/", listener.local_addr().unwrap().port());
+    let router = Router::new().fallback(receive).with_state(Arc::clone(&shared));
+    let (_stop, stopped) = tokio::sync::watch::channel(false);
+    let server = Server::new(router, Limits::default()).tls(TlsAcceptor::from(config));
+    tokio::spawn(server.run(listener, stopped, PATIENCE));
+    let installation = Installation::new(&url, &[]);
+    let certificates = installation.folder.path().join("trusted.pem");
+    for (certificate, is_trusted) in [(self_signed().pem, false), (pem, true)] {
+        std::fs::write(&certificates, certificate).unwrap();
+        let variables = [("SSL_CERT_FILE", certificates.to_str().unwrap())];
+        let mut serve = Serve::start_where(Arc::clone(&installation.folder), &[], &variables);
+        if is_trusted {
+            until(&shared, 5).await;
+        } else {
+            installation.create_account(&serve, &client(), "Vexart").await;
+            let said = serve.process.wait_for("did not take an event");
+            assert!(said.contains("certificate"), "{said}");
+            assert_eq!(shared.lock().unwrap().came.len(), 0);
+        }
+        assert!(serve.process.stop().0.success());
+    }
+}
+
+#[tokio::test]
+async fn a_key_over_plain_http_is_told_of_on_disk_in_the_trail_in_the_figures_and_to_the_receiver() {
+    for (when_exposed, state, detail) in [("revoke", "compromised", Value::Null), ("flag", "active", json!("true"))] {
+        let (shared, url) = receiver(&[]).await;
+        let exposed = format!("decision.when_exposed = \"{when_exposed}\"");
+        let settings = ["webhook.events = [\"key.compromised\"]", exposed.as_str()];
+        let installation = Installation::new(&url, &settings);
+        let serve = installation.start();
+        let person = Person { client: client(), url: serve.admin.clone(), token: Some(installation.token.clone()) };
+        let made = person.done("POST", "/v1/accounts", json!({ "name": "Vexart" })).await;
+        let (key, first) = person.key(made["id"].as_str().unwrap(), "secret", "live").await;
+        let path = format!("/v1/keys/{key}");
+        let call = async |token: &str, scheme: &str| {
+            let call = serve.bare_forward().bearer_auth(token).header("x-forwarded-proto", scheme);
+            let call = call.header("x-forwarded-for", "192.0.2.7").header("x-forwarded-method", "GET");
+            verdict(call.header("x-forwarded-uri", "/v1/resources")).await.1
+        };
+        let events = async || person.done("GET", &format!("{path}/events?order=oldest"), Value::Null).await;
+        let figure = async |name: &str| {
+            let text = client().get(format!("{}/metrics", serve.admin)).send().await.unwrap().text().await.unwrap();
+            text.lines().find_map(|line| line.strip_prefix(name).map(str::to_owned)).unwrap().trim().to_owned()
+        };
+        let counted = format!("keyward_keys{{state=\"{}\"}}", if state == "active" { "flagged" } else { state });
+        assert_eq!(figure(&counted).await, "0");
+        let after = if state == "active" { "allowed" } else { "key_compromised" };
+        for _ in 0..2 {
+            let said = call(&first, "http").await;
+            assert!(said == "transport_insecure" || said == after, "{said}");
+        }
+        assert_eq!(call(&first, "https").await, after);
+        let told = events().await;
+        assert_eq!(told["items"].as_array().unwrap().len(), 2, "it is told once: {told}");
+        let event = &told["items"][1];
+        assert_eq!((&event["type"], &event["actor"]["type"]), (&json!("key.compromised"), &json!("call")));
+        assert_eq!((&event["address"], &event["detail"]["how"]), (&json!("192.0.2.7"), &json!("sent over plain HTTP")));
+        assert_eq!(event["detail"]["still_works"], detail);
+        assert_eq!(figure(&counted).await, "1");
+        let came = until(&shared, 1).await;
+        assert_eq!((came.len(), &came[0].1["data"]), (1, event));
+        assert_eq!(person.done("GET", &path, Value::Null).await["state"], state);
+
+        // A new token was seen by nobody, until it is.
+        let rotated = person.done("POST", &format!("{path}/rotate"), json!({ "overlap": "0s" })).await;
+        let second = rotated["token"].as_str().unwrap();
+        assert_eq!((figure(&counted).await.as_str(), rotated.get("flagged_at")), ("0", None));
+        assert_eq!(call(second, "https").await, "allowed");
+        call(second, "http").await;
+        assert_eq!(call(second, "https").await, after);
+        let told = events().await;
+        assert_eq!(told["items"].as_array().unwrap().len(), 4, "{told}");
+        until(&shared, 2).await;
+
+        let (status, _) = serve.process.stop();
+        assert!(status.success());
+        let serve = installation.start();
+        let person = Person { url: serve.admin.clone(), ..person };
+        let found = person.done("GET", &path, Value::Null).await;
+        let field = if state == "active" { "flagged_at" } else { "compromised_at" };
+        assert!(found["state"] == state && found[field].is_string(), "it is on disk: {found}");
+    }
 }
 
 #[tokio::test]

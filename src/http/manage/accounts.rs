@@ -86,7 +86,8 @@ pub(super) async fn create_account(
     };
     let live = find_account(&manage, &id)?;
     let mut keys = manage.ledger().ring().keys_of(&live.account.id);
-    keys.sort_by_key(|live| (live.key.created_at, live.key.id));
+    // As they were made, so that the answer is the one that was given then.
+    keys.sort_by_key(|live| (live.key.mode, live.key.kind.as_str()));
     let of_then = keys.iter().filter(|key| key.key.created_at == live.account.created_at.into());
     let token = |id: KeyId| manage.recent.find(once.as_ref(), &id.to_string());
     let keys = of_then.map(|live| KeyView::of(&live.key, now).showing(token(live.key.id))).collect();

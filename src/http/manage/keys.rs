@@ -17,12 +17,13 @@ use super::once::{Made, once, shown};
 use super::refusal::{Refusal, Refusals};
 use super::view::{KeyState, KeyView, Page, created, network, versioned};
 use super::{Caller, Manage, Shared, blocking};
+use crate::authorize::credentials::Credentials;
 use crate::authorize::manage::Subject;
-use crate::authorize::{
-    Call, Caller as Calling, RequestLine, Stated, Transport, authorize_by, credentials::Credentials,
-};
+use crate::authorize::path::normalise;
+use crate::authorize::{Call, Caller as Calling, RequestLine, Stated, Transport, authorize_by};
 use crate::key::{EnvironmentId, Key, KeyError, KeyId, KeyUpdate, Kind, Mode, NewKey, Scope};
 use crate::ledger::{Ledger, LedgerError, Once};
+use crate::policy::{Revision, Route};
 use crate::ring::LiveKey;
 use crate::trail::{By, Event, Happened};
 
@@ -188,12 +189,13 @@ impl KeyFilter {
                 .is_none_or(|days| key.expires_at().is_some_and(|end| end > now) && within(key.expires_at(), days))
             && self
                 .rotation_due_within_days
-                .is_none_or(|days| KeyState::of(key, now) != KeyState::Revoked && within(key.rotation_due_at(), days))
+                .is_none_or(|days| key.is_living(now) && within(key.rotation_due_at(), days))
     }
 
     /// The page of these keys, in the order of their creation.
     fn page(self, manage: &Manage, mut keys: Vec<Arc<LiveKey>>, now: Timestamp) -> Result<Page<KeyView>, Refusal> {
-        let place = |live: &LiveKey| (live.key.created_at, live.key.id);
+        // Those that came with an account are of one moment.
+        let place = |live: &LiveKey| (live.key.created_at, live.key.mode, live.key.kind.as_str(), live.key.id);
         let paging = Paging { after: self.after.clone(), limit: self.limit };
         keys.retain(|live| self.admits(&live.key, now));
         if let Some(after) = &self.after {
@@ -564,8 +566,8 @@ pub(super) async fn get_key_permissions(
     let revision = &caller.revision;
     let item = supposed.item.as_deref().unwrap_or("item");
     let address = supposed.address.or_else(|| live.key.addresses().first().map(ipnet::IpNet::addr));
-    let permission = |route: &crate::policy::Route| {
-        let target = filled(&route.template);
+    let permission = |route: &Route| {
+        let target = filled(revision, route, item);
         let call = Call {
             credentials: Credentials::None,
             transport: Transport::Secure,
@@ -589,8 +591,27 @@ pub(super) async fn get_key_permissions(
     Ok(Json(Permissions { revision: revision.digest_text().to_owned(), items }))
 }
 
-/// A path of a template: any text in the place of each parameter.
-fn filled(template: &str) -> String {
-    let segments = template.split('/').map(|segment| if segment.starts_with('{') { "item" } else { segment });
-    segments.collect::<Vec<_>>().join("/")
+/// A path of a route, about the item where a path can name it; else any text stands in its place.
+fn filled(revision: &Revision, route: &Route, item: &str) -> String {
+    let of = |item: &str| {
+        let segment = |segment: &str| match segment.strip_prefix('{') {
+            None => segment.to_owned(),
+            Some(name) if name.starts_with('_') => "any".to_owned(),
+            Some(_) => encoded(item),
+        };
+        route.template.split('/').map(segment).collect::<Vec<_>>().join("/")
+    };
+    let is_about = |target: &str| {
+        let path = normalise(target);
+        let found = path.as_ref().ok().and_then(|path| revision.find_route(&route.method, path));
+        found.is_some_and(|found| found.route.index == route.index && found.id.is_none_or(|found| found == item))
+    };
+    Some(of(item)).filter(|target| is_about(target)).unwrap_or_else(|| of("item"))
+}
+
+/// A text as one segment of a path.
+fn encoded(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let one = |byte: u8| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(one).collect()
 }

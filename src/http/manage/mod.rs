@@ -31,6 +31,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
+use ipnet::IpNet;
 use jiff::Timestamp;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -41,6 +42,7 @@ use self::once::Recent;
 use self::refusal::Refusal;
 use super::names;
 use super::request_id::RequestId;
+use super::source::client_address;
 use crate::activate::Activator;
 use crate::authorize::manage::{Asking, Subject, manage};
 use crate::evaluation::Evaluation;
@@ -59,6 +61,8 @@ pub struct Manage {
     cost: Cost,
     throttle: Throttle,
     recent: Recent,
+    /// Who is believed when they state for whom they call.
+    proxies: Vec<IpNet>,
     /// Passwords that are checked or hashed at a time: each takes 19 MiB.
     passwords: tokio::sync::Semaphore,
 }
@@ -84,9 +88,10 @@ struct Document;
 
 impl Manage {
     /// From the parts of the daemon.
-    pub fn new(pdp: Arc<Pdp>, activator: Arc<Activator>, cost: Cost) -> Self {
+    pub fn new(pdp: Arc<Pdp>, activator: Arc<Activator>, cost: Cost, proxies: Vec<IpNet>) -> Self {
         let passwords = tokio::sync::Semaphore::new(2);
-        Self { pdp, activator, cost, throttle: Throttle::new(), recent: Recent::default(), passwords }
+        let (throttle, recent) = (Throttle::new(), Recent::default());
+        Self { pdp, activator, cost, throttle, recent, proxies, passwords }
     }
 
     /// The routes, with the document that describes them at `/openapi.json`.
@@ -112,11 +117,11 @@ impl Manage {
         self.pdp.ledger()
     }
 
-    /// Who calls, and what they call.
+    /// Who calls, from where, and what they call.
     async fn caller(
         &self,
         route: (&Method, &str),
-        peer: IpAddr,
+        address: IpAddr,
         headers: &HeaderMap,
         id: &RequestId,
     ) -> Result<Caller, Refusal> {
@@ -138,7 +143,7 @@ impl Manage {
             Some(user) => Actor::User(user.id.to_string().into()),
             None => Actor::Anonymous,
         };
-        let by = By { actor, address: Some(peer), request_id: Some(id.as_str().into()), now };
+        let by = By { actor, address: Some(address), request_id: Some(id.as_str().into()), now };
         let caller = Caller { user, operation, revision, by, has_asked: Arc::default() };
         // Whoever has no token is told so before anything else, whatever the request looks like.
         if caller.user.is_none()
@@ -250,7 +255,8 @@ async fn admit(
 ) -> Response<Body> {
     let id = RequestId::fresh();
     let (method, headers) = (request.method().clone(), request.headers().clone());
-    let response = match manage.caller((&method, path.as_str()), peer.ip().to_canonical(), &headers, &id).await {
+    let address = client_address(peer.ip(), &headers, &manage.proxies);
+    let response = match manage.caller((&method, path.as_str()), address, &headers, &id).await {
         Ok(caller) => {
             let has_asked = Arc::clone(&caller.has_asked);
             request.extensions_mut().insert(caller);

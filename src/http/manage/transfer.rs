@@ -1,7 +1,6 @@
 //! Moving accounts, keys and people out, and in.
 
 use std::io::{BufWriter, Seek, Write};
-use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
@@ -19,9 +18,9 @@ use super::refusal::{Refusal, Refusals};
 use super::{Caller, Shared};
 use crate::authorize::manage::Subject;
 use crate::key::{Account, AccountId, Ceiling, Key, KeyId, MintError, StoredSecret};
-use crate::ledger::{ImportError, Incoming, MovedIn};
+use crate::ledger::{ImportError, Incoming, Ledger, MovedIn, SecretUse};
 use crate::people::User;
-use crate::store::{Store, StoreError, Table};
+use crate::store::{Row, StoreError, Table};
 
 /// The format of an export, and the newest that is understood.
 const FORMAT: u32 = 1;
@@ -51,6 +50,9 @@ enum Item {
     /// As an export has it.
     #[schema(value_type = Object)]
     User(Box<User>),
+    /// As an export has it: when a secret was used last. That of a secret that is not here is left.
+    #[schema(value_type = Object)]
+    LastUsed(SecretUse),
     /// A key that another system issued, and whose token goes on working.
     ForeignKey(Box<ForeignKey>),
 }
@@ -84,26 +86,26 @@ pub struct Imported {
 /// What became of one.
 #[derive(Serialize, ToSchema)]
 pub struct ImportedItem {
-    /// `made`, or `kept`: it was here already, the same.
+    /// `made`, or `kept`: it was here already.
     outcome: &'static str,
-    /// Its id; not there for a foreign key that was here already.
+    /// Its id; not there for a foreign key that was here already, nor for a last use.
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
 }
 
-/// Every account, key and person, as they are at one moment, as JSON lines for `keyward import`. It holds hashes, and no
-/// secret.
+/// Every account, key and person, and when keys were used last, as they are at one moment, as JSON lines for `keyward
+/// import`. It holds hashes, and no secret.
 #[utoipa::path(
     get, path = "/v1/export", tag = "installation", operation_id = "exportAll",
     responses((status = 200, body = String, content_type = "application/jsonl"), Refusals)
 )]
 pub(super) async fn export_all(State(manage): State<Shared>, caller: Caller) -> Result<Response<Body>, Refusal> {
     let now = caller.may(Subject::System)?.now;
-    let store = Arc::clone(manage.ledger().store());
+    let ledger = manage.ledger().clone();
     // Changes wait while rows are read, and must not wait for whoever downloads them: a file without a name.
     let spooled = tokio::task::spawn_blocking(move || {
         let mut file = tempfile::tempfile()?;
-        export(store.as_ref(), now, &mut BufWriter::new(&mut file))?;
+        export(&ledger, now, &mut BufWriter::new(&mut file))?;
         file.rewind()?;
         Ok::<_, std::io::Error>(file)
     });
@@ -114,22 +116,29 @@ pub(super) async fn export_all(State(manage): State<Shared>, caller: Caller) -> 
     }
 }
 
-fn export(store: &dyn Store, now: Timestamp, out: &mut dyn Write) -> Result<(), std::io::Error> {
+fn export(ledger: &Ledger, now: Timestamp, out: &mut dyn Write) -> Result<(), std::io::Error> {
+    // What was noted since they were written last would be missing.
+    ledger.write_uses().map_err(std::io::Error::other)?;
     writeln!(out, "{}", json!({ "keyward_export": FORMAT, "made_at": now }))?;
     let (mut items, mut failed) = (0_u64, None);
-    let mut each = |table: &str, record: &[u8]| {
-        // In the order of tables' names: accounts come before what refers to them.
-        let tables = [(Table::ACCOUNTS, "account"), (Table::KEYS, "key"), (Table::USERS, "user")];
-        let Some((_, name)) = tables.into_iter().find(|(known, _)| known.0 == table) else { return Ok(()) };
+    // In the order of tables' names: accounts come before what refers to them, and keys before their uses.
+    let tables = [(Table::ACCOUNTS, "account"), (Table::KEYS, "key"), (Table::USERS, "user")];
+    let mut each = |table: &str, row: &Row| -> Result<(), std::io::Error> {
+        if table == Table::LAST_USED.0 {
+            let used = SecretUse::of_row(row).map_err(std::io::Error::other)?;
+            writeln!(out, "{}", json!({ "type": "last_used", "record": used }))?;
+        } else if let Some((_, name)) = tables.iter().find(|(known, _)| known.0 == table) {
+            write!(out, "{{\"type\":\"{name}\",\"record\":")?;
+            out.write_all(&row.value)?;
+            out.write_all(b"}\n")?;
+        } else {
+            return Ok(());
+        }
         items += 1;
-        write!(out, "{{\"type\":\"{name}\",\"record\":")?;
-        out.write_all(record)?;
-        out.write_all(b"}\n")
+        Ok(())
     };
-    let read: Result<u64, StoreError> = store.snapshot(&mut |table, row| {
-        let written: Result<(), std::io::Error> = each(table, &row.value);
-        written.map_err(|error| failed = Some(error)).is_ok()
-    });
+    let read: Result<u64, StoreError> =
+        ledger.store().snapshot(&mut |table, row| each(table, &row).map_err(|error| failed = Some(error)).is_ok());
     if let Some(error) = failed {
         return Err(error);
     }
@@ -175,14 +184,15 @@ pub(super) async fn import(
 impl ImportedItem {
     fn of(item: &Incoming, outcome: MovedIn) -> Self {
         let (id, is_foreign) = match item {
-            Incoming::Account(account) => (account.id.to_string(), false),
-            Incoming::Key(key) => (key.id.to_string(), key.secret.phc.is_foreign()),
-            Incoming::User(user) => (user.id.to_string(), false),
+            Incoming::Account(account) => (Some(account.id.to_string()), false),
+            Incoming::Key(key) => (Some(key.id.to_string()), key.secret.phc.is_foreign()),
+            Incoming::User(user) => (Some(user.id.to_string()), false),
+            Incoming::Use(_) => (None, false),
         };
         match outcome {
-            MovedIn::Made => Self { outcome: "made", id: Some(id) },
+            MovedIn::Made => Self { outcome: "made", id },
             // It was given an id anew, which is nobody's then.
-            MovedIn::Kept => Self { outcome: "kept", id: (!is_foreign).then_some(id) },
+            MovedIn::Kept => Self { outcome: "kept", id: id.filter(|_| !is_foreign) },
         }
     }
 }
@@ -193,6 +203,7 @@ impl Item {
             Self::Account(account) => Ok(Incoming::Account(account)),
             Self::Key(key) => Ok(Incoming::Key(key)),
             Self::User(user) => Ok(Incoming::User(user)),
+            Self::LastUsed(used) => Ok(Incoming::Use(used)),
             Self::ForeignKey(foreign) => foreign.into_key(caller, ceiling, now).map(|key| Incoming::Key(key.into())),
         }
     }

@@ -17,7 +17,7 @@ use super::input::{Input, Params, RetryKey, Seen};
 use super::keys::Paging;
 use super::once::{Made, once, shown};
 use super::refusal::{Refusal, Refusals};
-use super::view::{Page, TokenView, UserView, created, versioned};
+use super::view::{Page, TokenView, UserView, created, made, versioned};
 use super::{Caller, Manage, Shared, blocking, unauthenticated};
 use crate::authorize::manage::Subject;
 use crate::directory::LiveUser;
@@ -425,13 +425,13 @@ pub(super) async fn create_token(
     };
     let location = format!("/v1/users/{id}");
     match manage.make_once(asked, make).await? {
-        Made::Now((token, shown)) => Ok(created(&location, 1, false, TokenView::of(&token).showing(Some(shown)))),
-        Made::Before(made) => {
+        Made::Now((token, shown)) => Ok(made(&location, false, TokenView::of(&token).showing(Some(shown)))),
+        Made::Before(before) => {
             let live = find(&manage, &id.to_string())?;
-            let token = live.user.tokens.iter().find(|token| token.id.to_string() == made);
+            let token = live.user.tokens.iter().find(|token| token.id.to_string() == before);
             let token = token.ok_or_else(|| Refusal::not_found("token"))?;
-            let body = TokenView::of(token).showing(manage.recent.find(once.as_ref(), &made));
-            Ok(created(&location, 1, true, body))
+            let body = TokenView::of(token).showing(manage.recent.find(once.as_ref(), &before));
+            Ok(made(&location, true, body))
         }
     }
 }

@@ -129,7 +129,7 @@ pub struct KeyView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     compromised_at: Option<Timestamp>,
-    /// When it was first seen where others may have read it, where that does not kill it.
+    /// When a secret that works was seen where others may have read it, where that does not kill it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     flagged_at: Option<Timestamp>,
@@ -160,14 +160,14 @@ impl KeyView {
             created_at: key.created_at.into(),
             expires_at: key.expires_at(),
             secret_created_at: key.secret.created_at.into(),
-            old_secret_ends_at: key.retiring.as_ref().map(|retiring| retiring.ends_at).filter(|end| *end > now),
+            old_secret_ends_at: key.overlap(now),
             last_used: None,
             secret_last_used: None,
             old_secret_last_used: None,
             rotate_every: key.rotate_every().map(written),
             rotation_due_at: key.rotation_due_at(),
             compromised_at: key.secret.compromised_at.map(Into::into),
-            flagged_at: key.flagged_at(),
+            flagged_at: key.flagged_at(now),
             revoked_at: key.revocation().map(|revocation| revocation.at),
             revoked_because: key.revocation().and_then(|revocation| revocation.reason.as_deref()).map(Into::into),
             token: key.public_token().map(|token| Zeroizing::new(token.into())),
@@ -356,9 +356,17 @@ pub fn versioned(version: u64, body: impl Serialize) -> Response<Body> {
     response
 }
 
-/// The answer of a creation, or of one that was made before.
+/// The answer of a creation, or of one that was made before, with its version.
 pub fn created(location: &str, version: u64, is_replay: bool, body: impl Serialize) -> Response<Body> {
-    let mut response = versioned(version, body);
+    told_of(versioned(version, body), location, is_replay)
+}
+
+/// The same for what has no version of its own.
+pub fn made(location: &str, is_replay: bool, body: impl Serialize) -> Response<Body> {
+    told_of(Json(body).into_response(), location, is_replay)
+}
+
+fn told_of(mut response: Response<Body>, location: &str, is_replay: bool) -> Response<Body> {
     *response.status_mut() = StatusCode::CREATED;
     let headers = response.headers_mut();
     if let Ok(location) = HeaderValue::from_str(location) {
