@@ -10,7 +10,7 @@ use keyward::authorize::credentials::Credentials;
 use keyward::authorize::verdict::{Outcome, Reason};
 use keyward::authorize::{Call, Caller, RequestLine, STACK, Stated, Transport, authorize};
 use keyward::key::{Account, AccountId, Key, KeyId, Kind, Mode, NewKey, Phc, Scope, Screen, Selector, StoredSecret};
-use keyward::policy::{Bundle, Rejection, Revision};
+use keyward::policy::{Bundle, Rejection, Revision, format, lint};
 use keyward::ring::LiveKey;
 
 /// Between policies, schema and policy tests in one input.
@@ -27,14 +27,27 @@ pub fn check(data: &[u8]) {
     let mut files = vec![("schemas/a.cedarschema", schema), ("policies/a.cedar", policies)];
     files.extend(parts.next().map(|tests| ("policies/tests/a.toml", tests)));
     let bundle = Bundle::from_files(files.into_iter().map(|(path, text)| (path.to_owned(), text.to_owned())));
-    let work = move || match vet::check(&bundle) {
-        Ok(revision) => decides(&revision),
-        Err(rejection) => gives_reasons(&rejection, &bundle),
+    let work = move || {
+        bundle.policies().for_each(|(path, text)| is_laid_out_for_good(path, text));
+        match vet::check(&bundle) {
+            Ok(revision) => {
+                decides(&revision);
+                lint(&bundle, &revision);
+            }
+            Err(rejection) => gives_reasons(&rejection, &bundle),
+        }
     };
     // On a thread that has what the daemon's have: running out of it ends the process, which is what is looked for.
     let thread = std::thread::Builder::new().stack_size(STACK).spawn(work).expect("a thread can be started");
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);
+    }
+}
+
+/// A layout is laid out already.
+fn is_laid_out_for_good(path: &str, text: &str) {
+    if let Ok(laid_out) = format(path, text) {
+        assert_eq!(format(path, &laid_out), Ok(laid_out));
     }
 }
 

@@ -69,10 +69,18 @@ impl Done {
             self.unformatted += 1;
             return say(&format!("not formatted: {}\n", escaped(&name)));
         }
-        match Prepared::new(path, &laid_out).and_then(Prepared::put) {
+        let replaced =
+            Prepared::new(path, &laid_out).map_err(|error| format!("{name}: {error}")).and_then(|prepared| {
+                // An editor may have saved meanwhile, and what was saved is not to be lost.
+                if files::read(path)? != text {
+                    return Err(format!("{name}: it was changed meanwhile"));
+                }
+                prepared.put().map_err(|error| format!("{name}: {error}"))
+            });
+        match replaced {
             Ok(()) => say(&format!("formatted: {}\n", escaped(&name))),
-            Err(error) => {
-                self.problems.push(format!("{name}: {error}\n"));
+            Err(problem) => {
+                self.problems.push(format!("{problem}\n"));
                 Ok(())
             }
         }

@@ -121,6 +121,18 @@ fn items_are_of_the_type_that_they_have_on_other_routes() {
 }
 
 #[test]
+fn a_scope_is_added_beside_one_that_grants_everything() {
+    let everything = "@id(\"everything\") permit (principal in DocsApi::Scope::\"webhooks:write\", action, resource) when { resource in principal.environment };";
+    let bundle = with(POLICIES, |text| format!("{text}\n{everything}\n"));
+    let files =
+        bundle.files().filter(|(path, _)| *path != TESTS).map(|(path, text)| (path.to_owned(), text.to_owned()));
+    let bundle = Bundle::from_files(files);
+    let edits = extended(&bundle, &scope("invoices:write", &["POST /v1/invoices"])).unwrap();
+    assert_eq!((edits[0].file.as_str(), &edits[0].before), ("policies/tests/invoices-write.toml", &None));
+    crate::activate::vet::check(&edited(&bundle, &edits)).unwrap_or_else(|rejection| panic!("{}", rejection.render()));
+}
+
+#[test]
 fn until_the_last_file_is_in_place_the_files_are_refused() {
     for scope in [
         scope("invoices:write", &["POST /v1/invoices"]),

@@ -77,6 +77,23 @@ fn each_mistake_is_found_where_it_is() {
             "a user's id",
         ),
         (
+            "items that are called as people are",
+            {
+                let users = schema("entity Resource, Job,", "entity User, Resource, Job,");
+                let files = users.files().map(|(path, text)| {
+                    (
+                        path.to_owned(),
+                        text.replace("DocsApi::Resource::", "DocsApi::User::")
+                            .replace("resource: [Resource]", "resource: [User]"),
+                    )
+                });
+                let more = "@id(\"a\")\nforbid (principal, action, resource == DocsApi::User::\"ada\");";
+                Bundle::from_files(files.chain([(MORE.to_owned(), more.to_owned())]))
+            },
+            &[],
+            "",
+        ),
+        (
             "the same twice",
             policy(
                 "@id(\"again\")\npermit (principal in DocsApi::Scope::\"jobs:write\", action in DocsApi::Action::\"jobs:write\", resource)\nwhen { resource in principal.environment };",
