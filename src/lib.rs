@@ -11,6 +11,7 @@
 //! - [`audit`]: the decision log, written behind a bounded queue.
 //! - [`policy`]: schema and policy files become one immutable, checked `Revision`.
 //! - [`authorize`]: the decision itself, pure: values and the time in, a verdict out.
+//! - [`recorded`]: the decisions of a while, kept in memory, and decided again under other policies.
 //! - [`activate`]: how a revision comes into force: vetted, tested, swapped, remembered.
 //! - [`verifier`]: the one slow check of a secret, bounded and off the runtime.
 //! - [`pdp`]: the policy decision point: the live parts above behind one `authorize`.
@@ -38,6 +39,7 @@ pub mod outbound;
 pub mod pdp;
 pub mod people;
 pub mod policy;
+pub mod recorded;
 pub mod ring;
 pub mod shipped;
 pub mod store;

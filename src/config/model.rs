@@ -36,6 +36,8 @@ pub struct Config {
     pub log: Log,
     /// The log of decisions.
     pub decision_log: DecisionLog,
+    /// The decisions that are kept in memory.
+    pub recorded: Recorded,
     /// When keys were used last.
     pub last_used: LastUsed,
     /// Reminders that keys should be rotated.
@@ -59,6 +61,7 @@ impl Default for Config {
             argon2: Argon2::default(),
             log: Log::default(),
             decision_log: DecisionLog::default(),
+            recorded: Recorded::default(),
             last_used: LastUsed::default(),
             rotation: Rotation::default(),
             webhook: Webhook::default(),
@@ -298,6 +301,20 @@ pub enum WhenFull {
     Drop,
     /// It is answered with 503.
     Refuse,
+}
+
+/// The decisions that are kept in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Recorded {
+    /// How many of the newest; none are kept with 0.
+    pub decisions: usize,
+}
+
+impl Default for Recorded {
+    fn default() -> Self {
+        Self { decisions: 100_000 }
+    }
 }
 
 /// When keys were used last.
