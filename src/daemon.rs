@@ -132,7 +132,8 @@ impl Daemon {
         let decision = Decision::new(Arc::clone(&pdp), &config.decision, log.clone(), Arc::clone(&recorder));
         let decision = decision.router(config.limits.body_bytes);
         let decision = Server::new(decision, limits).gauge(metrics.connections("decision"));
-        let manage = Manage::new(Arc::clone(&pdp), config.argon2.cost()).router(config.limits.body_bytes);
+        let manage =
+            Manage::new(Arc::clone(&pdp), Arc::clone(&recorder), config.argon2.cost()).router(config.limits.body_bytes);
         let admin =
             Admin { pdp: Arc::clone(&pdp), activator: Arc::clone(&activator), soon: config.rotation.warn_ahead() };
         let admin = admin.router().merge(manage);

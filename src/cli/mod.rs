@@ -1,6 +1,6 @@
 //! Words on a command line become calls. Nothing is decided here.
 //!
-//! What a running daemon manages (accounts, keys, people, events) is asked for over its management API, by `online`
+//! What a running daemon manages (accounts, keys, people, events, decisions) is asked for over its management API, by `online`
 //! and `client`, with the permissions of whoever holds the token; a file for each noun. `offline` opens the store of
 //! a stopped daemon, for recovery.
 //!
@@ -23,6 +23,7 @@
 mod accounts;
 mod client;
 mod configuration;
+mod decisions;
 mod events;
 mod keys;
 mod leaks;
@@ -86,6 +87,8 @@ enum Command {
     Members(members::Members),
     /// Look at what happened: who did what, when and from where
     Events(events::Events),
+    /// Look at what was decided: with which key, for which call, and why
+    Decisions(decisions::Decisions),
     /// Report tokens that were found where they should not be
     Leaks(leaks::Leaks),
     Scan(scan::Scan),
@@ -150,6 +153,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Users(given) => users::run(&given),
         Command::Members(given) => members::run(&given),
         Command::Events(given) => events::run(&given),
+        Command::Decisions(given) => decisions::run(&given),
         Command::Leaks(given) => leaks::run(&given),
         Command::Scan(given) => scan::scan(&given),
         Command::Policy(given) => policy::run(&given),

@@ -92,6 +92,20 @@ pub struct Totals {
     pub actions: BTreeMap<String, BTreeMap<&'static str, u64>>,
 }
 
+impl Totals {
+    fn add(&mut self, minute: &Minute) {
+        for (reason, count) in minute.reasons() {
+            *self.reasons.entry(reason.as_str()).or_default() += u64::from(count);
+        }
+        for (action, counts) in minute.actions() {
+            for (outcome, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+                let outcomes = self.actions.entry(action.to_owned()).or_default();
+                *outcomes.entry(outcome.as_str()).or_default() += u64::from(count);
+            }
+        }
+    }
+}
+
 /// Counts of the last day's minutes; of those without decisions there is nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Series {
@@ -141,17 +155,17 @@ impl Series {
     /// How many there were from `since` on.
     pub fn totals(&self, since: Timestamp) -> Totals {
         let mut totals = Totals::default();
-        for minute in self.minutes.iter().filter(|minute| minute.began_at() >= since) {
-            for (reason, count) in minute.reasons() {
-                *totals.reasons.entry(reason.as_str()).or_default() += u64::from(count);
-            }
-            for (action, counts) in minute.actions() {
-                for (outcome, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
-                    let outcomes = totals.actions.entry(action.to_owned()).or_default();
-                    *outcomes.entry(outcome.as_str()).or_default() += u64::from(count);
-                }
-            }
-        }
+        self.minutes.iter().filter(|minute| minute.began_at() >= since).for_each(|minute| totals.add(minute));
         totals
+    }
+
+    /// How many there were in each `step` minutes, and when these began; the oldest first.
+    pub fn by(&self, step: i64) -> Vec<(Timestamp, Totals)> {
+        let step = step.max(1);
+        let mut all = BTreeMap::<i64, Totals>::new();
+        for minute in &self.minutes {
+            all.entry(minute.number.div_euclid(step) * step).or_default().add(minute);
+        }
+        all.into_iter().map(|(number, totals)| (Minute::of(number).began_at(), totals)).collect()
     }
 }

@@ -13,6 +13,7 @@ mod cli;
 mod cli_online;
 mod clients;
 mod connections;
+mod decisions;
 mod demo;
 mod fuzz;
 mod harness;

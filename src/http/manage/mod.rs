@@ -7,6 +7,7 @@
 
 mod accounts;
 mod backup;
+mod decisions;
 mod events;
 mod input;
 mod keys;
@@ -47,11 +48,14 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::pdp::Pdp;
 use crate::people::{Throttle, User};
 use crate::policy::{Operation, Revision};
+use crate::recorded::Recorder;
 use crate::trail::{Actor, By};
 
 /// What the operations share.
 pub struct Manage {
     pdp: Arc<Pdp>,
+    /// What was decided.
+    recorder: Arc<Recorder>,
     /// Argon2's costs for new secrets.
     cost: Cost,
     throttle: Throttle,
@@ -72,7 +76,7 @@ type Shared = Arc<Manage>;
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     tags(
-        (name = "accounts"), (name = "keys"), (name = "events"), (name = "people"), (name = "session"),
+        (name = "accounts"), (name = "keys"), (name = "events"), (name = "decisions"), (name = "people"), (name = "session"),
         (name = "installation")
     ),
     security(("token" = []))
@@ -81,9 +85,9 @@ struct Document;
 
 impl Manage {
     /// From the parts of the daemon.
-    pub fn new(pdp: Arc<Pdp>, cost: Cost) -> Self {
+    pub fn new(pdp: Arc<Pdp>, recorder: Arc<Recorder>, cost: Cost) -> Self {
         let passwords = tokio::sync::Semaphore::new(2);
-        Self { pdp, cost, throttle: Throttle::new(), recent: Recent::default(), passwords }
+        Self { pdp, recorder, cost, throttle: Throttle::new(), recent: Recent::default(), passwords }
     }
 
     /// The routes, with the document that describes them at `/openapi.json`.
@@ -168,6 +172,10 @@ fn operations() -> OpenApiRouter<Shared> {
         .routes(routes!(events::export_events))
         .routes(routes!(events::list_account_events))
         .routes(routes!(events::list_key_events))
+        .routes(routes!(decisions::list_decisions))
+        .routes(routes!(decisions::count_decisions))
+        .routes(routes!(decisions::export_decisions))
+        .routes(routes!(decisions::get_decision))
         .routes(routes!(leaks::report_leaks))
         .routes(routes!(backup::back_up_all))
         .routes(routes!(transfer::export_all))
