@@ -18,6 +18,8 @@
 //! | 7 | the daemon cannot be reached, or cannot do it now |
 //! | 64 | the configuration or the daemon's address was not understood (`EX_USAGE` of sysexits.h); nothing was opened |
 //!
+//! Of `policy replay`: 0 every call comes to the same, 2 some would be denied, 3 some that were denied would be allowed.
+//!
 //! Of `scan`: 0 all was read, and no token is in it; 1 a token was found, or something could not be read.
 
 mod accounts;

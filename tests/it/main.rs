@@ -22,6 +22,7 @@ mod manage;
 mod nginx;
 mod openapi;
 mod reload;
+mod replay;
 mod requests;
 mod scan;
 mod secrets;

@@ -4,6 +4,7 @@
 //! management API, as [`online`](super::online) does.
 
 mod check;
+mod replay;
 
 use clap::Subcommand;
 
@@ -13,10 +14,13 @@ use super::Failure;
 pub(in crate::cli) enum Policy {
     /// Say what a reload of the files would say
     Check(check::Check),
+    /// Say what other policies would have made of the decisions that were recorded
+    Replay(replay::Replay),
 }
 
 pub(in crate::cli) fn run(given: &Policy) -> Result<(), Failure> {
     match given {
         Policy::Check(given) => check::run(given),
+        Policy::Replay(given) => replay::run(given),
     }
 }
