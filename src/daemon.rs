@@ -22,6 +22,7 @@ use crate::ledger::{Exposure, Ledger, LedgerError};
 use crate::metrics::Metrics;
 use crate::pdp::Pdp;
 use crate::recorded::Recorder;
+use crate::shadow::Shadow;
 use crate::store::{SledStore, Store, StoreError};
 use crate::trail::By;
 use crate::verifier::Verifier;
@@ -127,13 +128,22 @@ impl Daemon {
         restore_recorded(&recorder, &recorded).await;
         recorder.start().map_err(|error| StartError::Internal(error.to_string()))?;
 
+        let shadow = Shadow::new(
+            [&config.schemas_dir, &config.policies_dir],
+            Vetter::of_this_program(),
+            activator.current(),
+            Arc::clone(&recorder),
+            config.policies.shadow_one_in,
+            &metrics,
+        );
+
         raise_descriptors(&config.limits);
         let (limits, deadline) = (Limits::from(&config.limits), config.shutdown_deadline());
         let decision = Decision::new(Arc::clone(&pdp), &config.decision, log.clone(), Arc::clone(&recorder));
         let decision = decision.router(config.limits.body_bytes);
         let decision = Server::new(decision, limits).gauge(metrics.connections("decision"));
-        let manage =
-            Manage::new(Arc::clone(&pdp), Arc::clone(&recorder), config.argon2.cost()).router(config.limits.body_bytes);
+        let manage = Manage::new(Arc::clone(&pdp), Arc::clone(&recorder), Arc::clone(&shadow), config.argon2.cost())
+            .router(config.limits.body_bytes);
         let admin =
             Admin { pdp: Arc::clone(&pdp), activator: Arc::clone(&activator), soon: config.rotation.warn_ahead() };
         let admin = admin.router().merge(manage);
@@ -147,12 +157,10 @@ impl Daemon {
                 None
             }
         };
-        let watching = activate::watch::run(
-            Arc::clone(&activator),
-            Duration::from_millis(config.reload.debounce_ms),
-            Duration::from_secs(config.reload.poll_secs.max(1)),
-            stop.clone(),
-        );
+        let debounce = Duration::from_millis(config.reload.debounce_ms);
+        let poll = Duration::from_secs(config.reload.poll_secs.max(1));
+        let watching = activate::watch::run(Arc::clone(&activator), debounce, poll, stop.clone());
+        let trying = (!shadow.is_off()).then(|| activate::watch::run(shadow, debounce, poll, stop.clone()));
         let mut tasks = vec![
             tokio::spawn(ended(decision.run(decision_listener, stop.clone(), deadline))),
             tokio::spawn(ended(admin.run(admin_listener, stop, deadline))),
@@ -162,6 +170,7 @@ impl Daemon {
             tokio::spawn(remind(pdp.ledger().clone(), config.rotation.warn_ahead(), stop_reminding)),
         ];
         tasks.extend(telling);
+        tasks.extend(trying.map(tokio::spawn));
         tracing::info!(
             decision = %decision_addr, admin = %admin_addr, keys = pdp.ledger().ring().len(),
             version = env!("CARGO_PKG_VERSION"), "serving"

@@ -13,6 +13,7 @@
 //! - [`authorize`]: the decision itself, pure: values and the time in, a verdict out.
 //! - [`recorded`]: the decisions of a while, kept in memory, and decided again under other policies.
 //! - [`activate`]: how a revision comes into force: vetted, tested, swapped, remembered.
+//! - [`shadow`]: policies that are being tried, on live traffic and off the answer path.
 //! - [`verifier`]: the one slow check of a secret, bounded and off the runtime.
 //! - [`pdp`]: the policy decision point: the live parts above behind one `authorize`.
 //! - [`outbound`]: how this program calls others over HTTP.
@@ -41,6 +42,7 @@ pub mod people;
 pub mod policy;
 pub mod recorded;
 pub mod ring;
+pub mod shadow;
 pub mod shipped;
 pub mod store;
 pub mod telemetry;

@@ -89,6 +89,8 @@ pub enum StartError {
 }
 
 type Reading = JoinHandle<Result<Bundle, Rejection>>;
+/// A reading that did not end in time: there is never a second one beside it.
+pub(crate) type Slot = tokio::sync::Mutex<Option<Reading>>;
 
 /// Brings revisions into force.
 pub struct Activator {
@@ -97,8 +99,7 @@ pub struct Activator {
     vetter: Vetter,
     store: Arc<dyn Store>,
     current: Arc<ArcSwap<Revision>>,
-    /// A reading that did not end in time: there is never a second one beside it.
-    reading: tokio::sync::Mutex<Option<Reading>>,
+    reading: Slot,
     /// Written by one reload at a time, read by whoever asks for the report; never on the decision path.
     report: Mutex<Report>,
     metrics: Arc<Metrics>,
@@ -116,7 +117,7 @@ impl Activator {
         store: Arc<dyn Store>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StartError> {
-        let reading = tokio::sync::Mutex::default();
+        let reading = Slot::default();
         let read = read(&schemas, &policies, &reading).await;
         let checked = match &read {
             Ok(bundle) => vetter.vet(bundle).await.map_err(Failure::into_rejection),
@@ -245,16 +246,13 @@ impl Activator {
     }
 }
 
-fn refused(digest: Option<Digest>, rejection: Rejection, since: Option<Timestamp>) -> Refused {
+/// What is told of files that are refused, `since` some time before or now.
+pub(crate) fn refused(digest: Option<Digest>, rejection: Rejection, since: Option<Timestamp>) -> Refused {
     Refused { digest, since: since.unwrap_or_else(Timestamp::now), diagnostics: rejection.render(), rejection }
 }
 
 /// Reads the files, off the runtime. A disk that does not answer is a refusal, and goes on being asked.
-async fn read(
-    schemas: &Path,
-    policies: &Path,
-    reading: &tokio::sync::Mutex<Option<Reading>>,
-) -> Result<Bundle, Rejection> {
+pub(crate) async fn read(schemas: &Path, policies: &Path, reading: &Slot) -> Result<Bundle, Rejection> {
     let mut reading = reading.lock().await;
     let mut under_way = reading.take().unwrap_or_else(|| {
         let (schemas, policies) = (schemas.to_owned(), policies.to_owned());

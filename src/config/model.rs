@@ -44,6 +44,8 @@ pub struct Config {
     pub rotation: Rotation,
     /// Who is told of events.
     pub webhook: Webhook,
+    /// What becomes of policies.
+    pub policies: Policies,
     /// How edits of policies are noticed.
     pub reload: Reload,
 }
@@ -65,6 +67,7 @@ impl Default for Config {
             last_used: LastUsed::default(),
             rotation: Rotation::default(),
             webhook: Webhook::default(),
+            policies: Policies::default(),
             reload: Reload::default(),
         }
     }
@@ -394,6 +397,20 @@ impl Default for Webhook {
             timeout_secs: 10,
             give_up_after_secs: 3 * 24 * 60 * 60,
         }
+    }
+}
+
+/// What becomes of policies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Policies {
+    /// Of so many decisions one is made again under the policies that are being tried; none with 0.
+    pub shadow_one_in: u32,
+}
+
+impl Default for Policies {
+    fn default() -> Self {
+        Self { shadow_one_in: 10 }
     }
 }
 

@@ -182,6 +182,21 @@ fn a_thread_takes_decisions_in_without_anybody_who_reads_also_after_a_sleep() {
 }
 
 #[test]
+fn a_listener_that_does_not_listen_loses_the_oldest_and_holds_nobody_up() {
+    let (revision, recorder) = (revision(""), recorder(100_000));
+    let mut heard = recorder.listen();
+    let by = key(Kind::Secret, Mode::Live, &[]);
+    for number in 0..3 * BATCHES {
+        decide(&recorder, &revision, Some(&by), &get("/v1/resources"), &number.to_string());
+        assert_eq!(recorder.len(), number + 1);
+    }
+    assert!(matches!(heard.try_recv(), Err(broadcast::error::TryRecvError::Lagged(_))));
+    let oldest = heard.try_recv().unwrap();
+    assert_eq!(oldest[0].request_id(), (2 * BATCHES).to_string());
+    assert_eq!(recorder.dropped.get(), 0);
+}
+
+#[test]
 fn one_that_is_off_keeps_nothing() {
     let (revision, recorder) = (revision(""), recorder(0));
     recorder.start().unwrap();

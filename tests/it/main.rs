@@ -27,6 +27,7 @@ mod requests;
 mod scan;
 mod secrets;
 mod security;
+mod shadow;
 mod shutdown;
 mod store;
 mod transfer;

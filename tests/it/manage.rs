@@ -86,7 +86,7 @@ async fn reason(client: &Client, decision_url: &str, token: &str) -> String {
 
 /// Who may do each operation, to an account and a key of it in live mode: Operator, oWner, Developer, Viewer,
 /// Outsider (somebody without a role). In small letters: to a test key alone.
-const MAY: [(&str, &str); 40] = [
+const MAY: [(&str, &str); 41] = [
     ("createAccount", "O"),
     ("listAccounts", "OWDVX"),
     ("getAccount", "OWDV"),
@@ -112,6 +112,7 @@ const MAY: [(&str, &str); 40] = [
     ("countDecisions", "O"),
     ("getDecision", "O"),
     ("exportDecisions", "O"),
+    ("getShadow", "O"),
     ("listEvents", "O"),
     ("exportEvents", "O"),
     ("reportLeaks", "O"),

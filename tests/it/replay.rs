@@ -8,10 +8,8 @@ use serde_json::{Value, json};
 use crate::cli_online::Person;
 use crate::harness::Demo;
 
-/// A copy of the demo's policies, without examples, which contradict what is tried here.
-fn candidate(demo: &Demo, more: &str) -> PathBuf {
-    let folder = demo.folder.path().join("candidate");
-    let _ = fs::remove_dir_all(&folder);
+/// A copy of the demo's policies, without examples, which contradict what is tried here, and with these.
+pub fn copy_policies(demo: &Demo, folder: &Path, more: &str) {
     fs::create_dir_all(folder.join("guarantees")).unwrap();
     for inner in ["", "guarantees"] {
         for entry in fs::read_dir(demo.policies().join(inner)).unwrap().flatten() {
@@ -20,7 +18,13 @@ fn candidate(demo: &Demo, more: &str) -> PathBuf {
             }
         }
     }
-    fs::write(folder.join("more.cedar"), format!("// More.\n{more}\n")).unwrap();
+    fs::write(folder.join("more.cedar"), if more.is_empty() { "// Nothing.\n" } else { more }).unwrap();
+}
+
+fn candidate(demo: &Demo, more: &str) -> PathBuf {
+    let folder = demo.folder.path().join("candidate");
+    let _ = fs::remove_dir_all(&folder);
+    copy_policies(demo, &folder, more);
     folder
 }
 

@@ -14,6 +14,7 @@ mod keys;
 mod leaks;
 mod once;
 mod refusal;
+mod shadow;
 mod transfer;
 mod users;
 mod view;
@@ -49,6 +50,7 @@ use crate::pdp::Pdp;
 use crate::people::{Throttle, User};
 use crate::policy::{Operation, Revision};
 use crate::recorded::Recorder;
+use crate::shadow::Shadow;
 use crate::trail::{Actor, By};
 
 /// What the operations share.
@@ -56,6 +58,8 @@ pub struct Manage {
     pdp: Arc<Pdp>,
     /// What was decided.
     recorder: Arc<Recorder>,
+    /// What is being tried.
+    shadow: Arc<Shadow>,
     /// Argon2's costs for new secrets.
     cost: Cost,
     throttle: Throttle,
@@ -77,7 +81,7 @@ type Shared = Arc<Manage>;
     ),
     tags(
         (name = "accounts"), (name = "keys"), (name = "events"), (name = "decisions"), (name = "people"), (name = "session"),
-        (name = "installation")
+        (name = "policies"), (name = "installation")
     ),
     security(("token" = []))
 )]
@@ -85,9 +89,9 @@ struct Document;
 
 impl Manage {
     /// From the parts of the daemon.
-    pub fn new(pdp: Arc<Pdp>, recorder: Arc<Recorder>, cost: Cost) -> Self {
+    pub fn new(pdp: Arc<Pdp>, recorder: Arc<Recorder>, shadow: Arc<Shadow>, cost: Cost) -> Self {
         let passwords = tokio::sync::Semaphore::new(2);
-        Self { pdp, recorder, cost, throttle: Throttle::new(), recent: Recent::default(), passwords }
+        Self { pdp, recorder, shadow, cost, throttle: Throttle::new(), recent: Recent::default(), passwords }
     }
 
     /// The routes, with the document that describes them at `/openapi.json`.
@@ -176,6 +180,7 @@ fn operations() -> OpenApiRouter<Shared> {
         .routes(routes!(decisions::count_decisions))
         .routes(routes!(decisions::export_decisions))
         .routes(routes!(decisions::get_decision))
+        .routes(routes!(shadow::get_shadow))
         .routes(routes!(leaks::report_leaks))
         .routes(routes!(backup::back_up_all))
         .routes(routes!(transfer::export_all))
