@@ -9,9 +9,11 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use jiff::Timestamp;
 use keyward::authorize::credentials::Credentials;
 use keyward::authorize::path::normalise;
+use keyward::authorize::verdict::Verdict;
 use keyward::authorize::{Call, Caller, RequestLine, Stated, Transport, authorize};
 use keyward::key::{Account, AccountId, Cost, Key, KeyId, Kind, Mint, Mode, NewKey, StoredSecret, Token};
 use keyward::policy::{Bundle, Revision};
+use keyward::recorded::Recorder;
 use keyward::ring::{Applied, Ring};
 
 struct Fixture {
@@ -50,6 +52,11 @@ impl Fixture {
     }
 
     fn decide(&self, target: &str) -> bool {
+        self.decide_and(target, |_, _| {})
+    }
+
+    /// Decides, and hands the verdict on as a surface does once it is answered.
+    fn decide_and(&self, target: &str, then: impl FnOnce(Verdict, &Call<'_>)) -> bool {
         let Credentials::Token(token) = Credentials::of_token(self.mint.expose().as_bytes()) else {
             return false;
         };
@@ -67,7 +74,9 @@ impl Fixture {
         if let Some(live) = &verdict.key {
             live.note_use(&token.selector, now, call.address);
         }
-        verdict.reason.outcome().status() == 200
+        let is_allowed = verdict.reason.outcome().status() == 200;
+        then(verdict, &call);
+        is_allowed
     }
 }
 
@@ -105,6 +114,41 @@ fn steps(criterion: &mut Criterion) {
         assert!(fixture.decide(target));
         criterion.bench_function(name, |bench| bench.iter(|| fixture.decide(black_box(target))));
     }
+    // What a decision costs more when it is recorded: for whoever decides, and for both sides together.
+    let dropped = || prometheus::IntCounter::new("dropped", "dropped").unwrap();
+    let (recorder, mut count) = (Recorder::new(100_000, dropped()), 0_u32);
+    criterion.bench_function("decision, secret key, item, recorded and taken in", |bench| {
+        bench.iter(|| {
+            count += 1;
+            if count.is_multiple_of(1_024) {
+                black_box(recorder.len());
+            }
+            let id = "0011223344556677000000ff";
+            secret.decide_and(black_box("/v1/resources/res_1"), |verdict, call| recorder.offer(verdict, call, id))
+        });
+    });
+    let recorder = Recorder::new(100_000, dropped());
+    criterion.bench_function("decision, secret key, item, handed over", |bench| {
+        let decide = || {
+            let id = "0011223344556677000000ff";
+            secret.decide_and("/v1/resources/res_1", |verdict, call| recorder.offer(verdict, call, id))
+        };
+        bench.iter_custom(|iterations| {
+            let mut took = std::time::Duration::ZERO;
+            let mut left = iterations;
+            while left > 0 {
+                let now = left.min(1_024);
+                let started = std::time::Instant::now();
+                for _ in 0..now {
+                    black_box(decide());
+                }
+                took += started.elapsed();
+                left -= now;
+                black_box(recorder.len());
+            }
+            took
+        });
+    });
     assert!(!restricted.decide("/v1/jobs"));
     criterion.bench_function("denial, restricted key, four scopes tried", |bench| {
         bench.iter(|| restricted.decide("/v1/jobs"));

@@ -1,7 +1,7 @@
 //! The daemon: the parts put together from the configuration, started in order, stopped in order.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ use crate::http::{Admin, Decision, descriptors};
 use crate::ledger::{Exposure, Ledger, LedgerError};
 use crate::metrics::Metrics;
 use crate::pdp::Pdp;
+use crate::recorded::Recorder;
+use crate::shadow::Shadow;
 use crate::store::{SledStore, Store, StoreError};
 use crate::trail::By;
 use crate::verifier::Verifier;
@@ -30,6 +32,8 @@ use crate::webhook::{self, Webhook, WebhookError};
 
 /// Connections to the admin listener at a time: scrapers and people.
 const ADMIN_CONNECTIONS: usize = 64;
+/// The file of recorded decisions, in the data folder.
+const RECORDED: &str = "recorded-decisions";
 /// Descriptors besides connections: the store, the logs, the watchers.
 const SPARE_DESCRIPTORS: u64 = 128;
 
@@ -78,6 +82,9 @@ pub struct Daemon {
     pub store: Arc<dyn Store>,
     tasks: Vec<JoinHandle<()>>,
     log: Option<Arc<DecisionLog>>,
+    recorder: Arc<Recorder>,
+    /// Where what was recorded survives a restart.
+    recorded: PathBuf,
     deadline: Duration,
 }
 
@@ -124,13 +131,30 @@ impl Daemon {
         let (current, staleness) = (activator.current(), activator.staleness());
         let pdp = Arc::new(Pdp::new(ledger, current, Arc::clone(&staleness), verifier, Arc::clone(&metrics), exposure));
 
+        let recorder = Recorder::new(config.recorded.decisions, metrics.recorded_dropped.clone());
+        let recorded = config.data_dir.join(RECORDED);
+        restore_recorded(&recorder, &recorded).await;
+        recorder.start().map_err(|error| StartError::Internal(error.to_string()))?;
+
+        let shadow = Shadow::new(
+            [&config.schemas_dir, &config.policies_dir],
+            Vetter::of_this_program(),
+            activator.current(),
+            Arc::clone(&recorder),
+            config.policies.shadow_one_in,
+            &metrics,
+        );
+
         raise_descriptors(&config.limits);
         let (limits, deadline) = (Limits::from(&config.limits), config.shutdown_deadline());
-        let decision = Decision::new(Arc::clone(&pdp), &config.decision, log.clone()).router(config.limits.body_bytes);
+        let decision = Decision::new(Arc::clone(&pdp), &config.decision, log.clone(), Arc::clone(&recorder));
+        let decision = decision.router(config.limits.body_bytes);
         let decision = Server::new(decision, limits).gauge(metrics.connections("decision"));
         let manage = Manage::new(
             Arc::clone(&pdp),
             Arc::clone(&activator),
+            Arc::clone(&recorder),
+            Arc::clone(&shadow),
             config.argon2.cost(),
             config.admin.trusted_proxies.clone(),
         );
@@ -149,12 +173,10 @@ impl Daemon {
                 None
             }
         };
-        let watching = activate::watch::run(
-            Arc::clone(&activator),
-            Duration::from_millis(config.reload.debounce_ms),
-            Duration::from_secs(config.reload.poll_secs.max(1)),
-            stop.clone(),
-        );
+        let debounce = Duration::from_millis(config.reload.debounce_ms);
+        let poll = Duration::from_secs(config.reload.poll_secs.max(1));
+        let watching = activate::watch::run(Arc::clone(&activator), debounce, poll, stop.clone());
+        let trying = (!shadow.is_off()).then(|| activate::watch::run(shadow, debounce, poll, stop.clone()));
         let mut tasks = vec![
             tokio::spawn(ended(decision.run(decision_listener, stop.clone(), deadline))),
             tokio::spawn(ended(admin.run(admin_listener, stop, deadline))),
@@ -165,11 +187,12 @@ impl Daemon {
             tokio::spawn(remind(pdp.ledger().clone(), config.rotation.warn_ahead(), stop_reminding)),
         ];
         tasks.extend(telling);
+        tasks.extend(trying.map(tokio::spawn));
         tracing::info!(
             decision = %decision_addr, admin = %admin_addr, keys = pdp.ledger().ring().len(),
             version = env!("CARGO_PKG_VERSION"), "serving"
         );
-        Ok(Self { decision_addr, admin_addr, pdp, store, tasks, log, deadline })
+        Ok(Self { decision_addr, admin_addr, pdp, store, tasks, log, recorder, recorded, deadline })
     }
 
     /// Returns once everything has ended after `stop` turned true: requests in flight are answered, and the
@@ -189,7 +212,20 @@ impl Daemon {
                 tracing::warn!("the decision log could not be written to its end");
             }
         }
+        let saved = tokio::task::spawn_blocking(move || self.recorder.save(&self.recorded)).await;
+        if let Err(error) = saved.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
+            tracing::warn!(%error, "the recorded decisions could not be written, and are lost");
+        }
         tracing::info!("ended");
+    }
+}
+
+/// Takes over the decisions that an earlier process has recorded. They are not worth to be kept from starting for.
+async fn restore_recorded(recorder: &Arc<Recorder>, path: &Path) {
+    let (recorder, path) = (Arc::clone(recorder), path.to_owned());
+    let restored = tokio::task::spawn_blocking(move || recorder.restore(&path)).await;
+    if let Err(error) = restored.unwrap_or_else(|error| Err(error.to_string())) {
+        tracing::warn!(%error, "the decisions that were recorded before cannot be read, and are lost");
     }
 }
 

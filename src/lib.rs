@@ -11,11 +11,13 @@
 //! - [`audit`]: the decision log, written behind a bounded queue.
 //! - [`policy`]: schema and policy files become one immutable, checked `Revision`.
 //! - [`authorize`]: the decision itself, pure: values and the time in, a verdict out.
+//! - [`recorded`]: the decisions of a while, kept in memory, and decided again under other policies.
 //! - [`prove`]: what a solver finds out about all requests that there can be.
 //! - [`compare`]: what an edit means: who may do what that they could not, and the other way round.
 //! - [`child`]: this program, started again for what could end a process.
 //! - [`activate`]: how a revision comes into force: vetted, tested, compared, remembered, swapped; and going back.
 //! - [`examine`]: has a child prove and compare.
+//! - [`shadow`]: policies that are being tried, on live traffic and off the answer path.
 //! - [`verifier`]: the one slow check of a secret, bounded and off the runtime.
 //! - [`pdp`]: the policy decision point: the live parts above behind one `authorize`.
 //! - [`mod@duration`]: how people write durations.
@@ -48,7 +50,9 @@ pub mod pdp;
 pub mod people;
 pub mod policy;
 pub mod prove;
+pub mod recorded;
 pub mod ring;
+pub mod shadow;
 pub mod shipped;
 pub mod store;
 pub mod telemetry;

@@ -43,6 +43,12 @@ pub struct Metrics {
     pub rotation_due_soon: IntGauge,
     /// Lines of the decision log that found no room.
     pub decision_log_dropped: IntCounter,
+    /// Decisions that found no room among those that are to be recorded.
+    pub recorded_dropped: IntCounter,
+    /// Decisions that were made again under the policies that are being tried, by what became of them.
+    pub shadow_decisions: IntCounterVec,
+    /// Decisions that should have been made again, and for which there was no time.
+    pub shadow_dropped: IntCounter,
     /// What becomes of events on their way to the webhook's receiver.
     pub webhook: Webhook,
     connections: IntGaugeVec,
@@ -148,6 +154,17 @@ impl Metrics {
                 .gauge("keyward_keys_rotation_due_soon", "Living keys that should be rotated soon, as `rotation.warn_days` says.")?,
             decision_log_dropped: make
                 .counter("keyward_decision_log_dropped_total", "Lines of the decision log that found no room.")?,
+            shadow_decisions: make.counters(
+                "keyward_shadow_decisions_total",
+                "Decisions that were made again under the policies of the candidate folder, by what became of them.",
+                &["flip"],
+            )?,
+            shadow_dropped: make.counter(
+                "keyward_shadow_dropped_total",
+                "Decisions that should have been made again under the candidate, and for which there was no time.",
+            )?,
+            recorded_dropped: make
+                .counter("keyward_recorded_dropped_total", "Decisions that were answered and, for lack of room, not recorded.")?,
             connections: make.gauges("keyward_connections", "Open connections, by listener.", &["listener"])?,
             revision_info: make.gauges("keyward_revision_info", "1 for the revision in force.", &["digest"])?,
             revision_age: make
@@ -283,6 +300,8 @@ mod tests {
             r#"keyward_webhook_total{result="given_up"} 0"#,
             "keyward_webhook_waiting_since_seconds 0",
             "keyward_decision_log_dropped_total 0",
+            "keyward_recorded_dropped_total 0",
+            "keyward_shadow_dropped_total 0",
             r#"keyward_connections{listener="decision"} 0"#,
             "# TYPE keyward_decision_seconds histogram",
         ] {

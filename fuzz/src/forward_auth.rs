@@ -19,6 +19,7 @@ use keyward::ledger::{Exposure, Ledger};
 use keyward::metrics::Metrics;
 use keyward::pdp::Pdp;
 use keyward::policy::{Bundle, Revision};
+use keyward::recorded::Recorder;
 use keyward::store::Store;
 use keyward::trail::By;
 use keyward::verifier::Verifier;
@@ -187,13 +188,14 @@ async fn ask(style: ProxyStyle, peer: [u8; 4], asked: &Asked) -> Answer {
     let verifier = Verifier::new(1, 1, Ceiling(COST), Arc::clone(&METRICS));
     let revision = Arc::new(ArcSwap::new(Arc::clone(&REVISION)));
     let pdp = Arc::new(Pdp::new(ledger, revision, Arc::default(), verifier, Arc::clone(&METRICS), Exposure::Kills));
+    let recorder = Recorder::new(0, METRICS.recorded_dropped.clone());
     let config = config::Decision { proxy_style: style, ..config::Decision::default() };
     let mut request = Request::new(Body::empty());
     *request.method_mut() = asked.method.clone();
     *request.uri_mut() = asked.uri.clone();
     *request.headers_mut() = asked.headers.clone();
     request.extensions_mut().insert(ConnectInfo(SocketAddr::from((peer, 4711))));
-    let answer = Decision::new(pdp, &config, None).router(1024).oneshot(request).await;
+    let answer = Decision::new(pdp, &config, None, recorder).router(1024).oneshot(request).await;
     let (parts, body) = answer.expect("a router always answers").into_parts();
     let body = body.collect().await.expect("the body is at hand").to_bytes().to_vec();
     Answer { status: parts.status.as_u16(), headers: parts.headers, body }

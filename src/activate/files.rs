@@ -16,7 +16,7 @@ const SHORT_LIMIT: Duration = Duration::from_secs(2);
 type Reading = JoinHandle<Result<Bundle, Rejection>>;
 
 /// The folders of schema and policies.
-pub(super) struct Files {
+pub(crate) struct Files {
     /// The schema's.
     pub schemas: PathBuf,
     /// The policies'.

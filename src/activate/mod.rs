@@ -30,7 +30,7 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 
 use self::compare::Comparison;
-use self::files::Files;
+pub(crate) use self::files::Files;
 use self::git::Commit;
 use self::history::{Cause, Entry, History, Kept, Rollback};
 pub use self::report::{Active, Refused, Report, Source, Waiting};

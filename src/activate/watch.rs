@@ -19,29 +19,49 @@ use super::Activator;
 /// A burst that goes on for longer than this is looked at all the same.
 const LONGEST_BURST: Duration = Duration::from_secs(2);
 
-/// Watches the activator's folders until `stop` turns true. From the call on, SIGHUP is heeded: before, it would end the
+/// What lives by the files of some folders.
+pub trait Follows: Send + Sync {
+    /// Which folders.
+    fn folders(&self) -> Vec<PathBuf>;
+
+    /// Looks at them. What was refused before is looked at anew when `anew` says so.
+    fn rescan(&self, anew: bool) -> impl Future<Output = ()> + Send;
+}
+
+impl Follows for Activator {
+    fn folders(&self) -> Vec<PathBuf> {
+        vec![self.files.schemas.clone(), self.files.policies.clone()]
+    }
+
+    fn rescan(&self, anew: bool) -> impl Future<Output = ()> + Send {
+        self.rescan(anew)
+    }
+}
+
+/// Watches the folders of `follower` until `stop` turns true. From the call on, SIGHUP is heeded: before, it would end the
 /// process.
-pub fn run(
-    activator: Arc<Activator>,
+pub fn run<F: Follows>(
+    follower: Arc<F>,
     debounce: Duration,
     poll: Duration,
     stop: watch::Receiver<bool>,
 ) -> impl Future<Output = ()> {
     let hangup = signal(SignalKind::hangup()).ok();
-    watch(activator, debounce, poll, hangup, stop)
+    watch(follower, debounce, poll, hangup, stop)
 }
 
-async fn watch(
-    activator: Arc<Activator>,
+async fn watch<F: Follows>(
+    follower: Arc<F>,
     debounce: Duration,
     poll: Duration,
     mut hangup: Option<Signal>,
     mut stop: watch::Receiver<bool>,
 ) {
+    let folders = follower.folders();
     let changed = Arc::new(Notify::new());
-    let mut watched = Watched::new(&activator, &changed);
+    let mut watched = Watched::new(&folders, &changed);
     // What changed between the first reading and the watch was no event.
-    activator.rescan(false).await;
+    follower.rescan(false).await;
     loop {
         let next_poll = Instant::now() + poll;
         let mut anew = false;
@@ -56,10 +76,10 @@ async fn watch(
         }
         // Watch again first: what changes between the two is then an event, or in what is read.
         if watched.is_stale() {
-            watched = Watched::new(&activator, &changed);
+            watched = Watched::new(&folders, &changed);
         }
         tokio::select! {
-            () = activator.rescan(anew) => {}
+            () = follower.rescan(anew) => {}
             // A reload in the middle is given up: what it would have brought into force is there at the next start.
             _ = stop.changed() => return,
         }
@@ -86,8 +106,8 @@ async fn quiet(changed: &Notify, debounce: Duration) {
 
 /// A watcher, and what it was set on.
 struct Watched {
-    folders: [PathBuf; 2],
-    identities: [Option<Identity>; 2],
+    folders: Vec<PathBuf>,
+    identities: Vec<Option<Identity>>,
     /// Dropped last: dropping it ends the watch.
     _watcher: Option<RecommendedWatcher>,
 }
@@ -96,15 +116,14 @@ struct Watched {
 type Identity = (u64, u64);
 
 impl Watched {
-    fn new(activator: &Activator, changed: &Arc<Notify>) -> Self {
-        let folders = [activator.files.schemas.clone(), activator.files.policies.clone()];
-        let identities = [identity(&folders[0]), identity(&folders[1])];
-        let watcher = watch_folders(&folders, changed)
+    fn new(folders: &[PathBuf], changed: &Arc<Notify>) -> Self {
+        let identities = folders.iter().map(|folder| identity(folder)).collect();
+        let watcher = watch_folders(folders, changed)
             .inspect_err(
                 |error| tracing::warn!(%error, "no events from the file system; changes are found by polling alone"),
             )
             .ok();
-        Self { folders, identities, _watcher: watcher }
+        Self { folders: folders.to_owned(), identities, _watcher: watcher }
     }
 
     fn is_stale(&self) -> bool {
@@ -117,8 +136,8 @@ fn identity(folder: &Path) -> Option<Identity> {
     std::fs::metadata(folder).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-fn watch_folders(folders: &[PathBuf; 2], changed: &Arc<Notify>) -> notify::Result<RecommendedWatcher> {
-    let (notify, of_interest) = (Arc::clone(changed), folders.clone());
+fn watch_folders(folders: &[PathBuf], changed: &Arc<Notify>) -> notify::Result<RecommendedWatcher> {
+    let (notify, of_interest) = (Arc::clone(changed), folders.to_owned());
     let seen = move |event: notify::Result<notify::Event>| {
         let is_ours = |event: &notify::Event| {
             // An overflow comes without paths; reading a file is an event, too, and ours are read at each look.

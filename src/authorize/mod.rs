@@ -122,18 +122,18 @@ pub fn authorize_by(
     now: Timestamp,
 ) -> Verdict {
     match caller {
-        Caller::Distrusted => refuse(Reason::PeerUntrusted, None, revision),
-        Caller::Malformed => refuse(Reason::CredentialsMalformed, None, revision),
-        Caller::Unknown => refuse(Reason::KeyUnknown, None, revision),
+        Caller::Distrusted => refuse(Reason::PeerUntrusted, None, revision, now),
+        Caller::Malformed => refuse(Reason::CredentialsMalformed, None, revision, now),
+        Caller::Unknown => refuse(Reason::KeyUnknown, None, revision, now),
         Caller::Anonymous => authorize_anonymous(call, revision, now),
         Caller::Proven(live, selector) => match stop_before_policies(call, &live, &selector, standing, now) {
-            Some(reason) => refuse(reason, Some(live), revision),
+            Some(reason) => refuse(reason, Some(live), revision, now),
             None => authorize_key(call, live, revision, now),
         },
     }
 }
 
-fn refuse(reason: Reason, key: Option<Arc<LiveKey>>, revision: &Arc<Revision>) -> Verdict {
+fn refuse(reason: Reason, key: Option<Arc<LiveKey>>, revision: &Arc<Revision>, now: Timestamp) -> Verdict {
     Verdict {
         reason,
         key,
@@ -141,6 +141,7 @@ fn refuse(reason: Reason, key: Option<Arc<LiveKey>>, revision: &Arc<Revision>) -
         policies: Arc::default(),
         missing_scopes: Arc::default(),
         revision: Arc::clone(revision),
+        at: now,
     }
 }
 
@@ -174,12 +175,12 @@ fn stop_before_policies(
 /// A call without credentials is allowed by a policy for `Anonymous`, and else it is 401 whatever else is
 /// wrong with it: who is not known learns nothing about routes.
 fn authorize_anonymous(call: &Call<'_>, revision: &Arc<Revision>, now: Timestamp) -> Verdict {
-    let refused = || refuse(Reason::CredentialsMissing, None, revision);
+    let refused = || refuse(Reason::CredentialsMissing, None, revision, now);
     let Some(line) = call.line else { return refused() };
     let Ok(path) = path::normalise(line.target) else { return refused() };
     let Some(found) = revision.find_route(line.method, &path) else { return refused() };
     if call.transport == Transport::Unknown {
-        return refuse(Reason::TransportUnknown, None, revision);
+        return refuse(Reason::TransportUnknown, None, revision, now);
     }
     let question = Question {
         principal: Principal::Anonymous,
@@ -194,17 +195,21 @@ fn authorize_anonymous(call: &Call<'_>, revision: &Arc<Revision>, now: Timestamp
     };
     let action = Some(Arc::clone(&found.route.action_name));
     match evaluate(revision, &question) {
-        Evaluation::Permitted(policies) => Verdict { action, policies, ..refuse(Reason::Allowed, None, revision) },
+        Evaluation::Permitted(policies) => Verdict { action, policies, ..refuse(Reason::Allowed, None, revision, now) },
         Evaluation::Denied { by: policies, .. } => Verdict { action, policies, ..refused() },
-        Evaluation::Failed(policies) => Verdict { action, policies, ..refuse(Reason::PolicyError, None, revision) },
+        Evaluation::Failed(policies) => {
+            Verdict { action, policies, ..refuse(Reason::PolicyError, None, revision, now) }
+        }
     }
 }
 
 fn authorize_key(call: &Call<'_>, live: Arc<LiveKey>, revision: &Arc<Revision>, now: Timestamp) -> Verdict {
-    let Some(line) = call.line else { return refuse(Reason::RequestUnclear, Some(live), revision) };
-    let Ok(path) = path::normalise(line.target) else { return refuse(Reason::PathAmbiguous, Some(live), revision) };
+    let Some(line) = call.line else { return refuse(Reason::RequestUnclear, Some(live), revision, now) };
+    let Ok(path) = path::normalise(line.target) else {
+        return refuse(Reason::PathAmbiguous, Some(live), revision, now);
+    };
     let Some(found) = revision.find_route(line.method, &path) else {
-        return refuse(Reason::NoRoute, Some(live), revision);
+        return refuse(Reason::NoRoute, Some(live), revision, now);
     };
     let question = Question {
         principal: Principal::Key { key: &live.key, also: None },
@@ -226,7 +231,7 @@ fn authorize_key(call: &Call<'_>, live: Arc<LiveKey>, revision: &Arc<Revision>, 
     };
     let (policies, missing_scopes) = (Arc::clone(policies), missing_scopes.map(Arc::clone).unwrap_or_default());
     let action = Some(Arc::clone(&found.route.action_name));
-    Verdict { action, policies, missing_scopes, ..refuse(reason, Some(live), revision) }
+    Verdict { action, policies, missing_scopes, ..refuse(reason, Some(live), revision, now) }
 }
 
 #[cfg(test)]

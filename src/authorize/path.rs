@@ -7,6 +7,7 @@
 //! outside RFC 3986's `pchar`, and text that is not UTF-8 once decoded.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 
 /// Bytes of a path that are looked at; what is longer is refused.
 const LONGEST: usize = 8 * 1024;
@@ -34,6 +35,23 @@ pub fn normalise(target: &str) -> Result<Cow<'_, str>, Ambiguous> {
         return without_dot_segments(Cow::Borrowed(path));
     }
     without_dot_segments(Cow::Owned(decode(path)?))
+}
+
+/// A target that [`normalise`] reads as this path, which is one that it gave.
+pub fn encode(path: &str) -> Cow<'_, str> {
+    if path.bytes().all(is_plain) {
+        return Cow::Borrowed(path);
+    }
+    let mut out = String::with_capacity(path.len() + 16);
+    for byte in path.bytes() {
+        if is_plain(byte) {
+            out.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    Cow::Owned(out)
 }
 
 /// The target without scheme and authority, when it has them.
@@ -221,6 +239,14 @@ mod tests {
         fn an_accepted_path_is_its_second_reading(path in "/([a-c./\\\\;%]|%2[eEfF50]|%5c|%61|%3b|%c0%ae|%C3%A9|//){0,12}") {
             if let Ok(ours) = normalise(&path) {
                 prop_assert_eq!(ours.as_bytes(), second_reading(&path));
+            }
+        }
+
+        #[test]
+        fn a_normalised_path_that_is_encoded_reads_back(path in "(/|[a-c.]|%2525|%41|%20|%C3%A9|%3A|%7F){0,12}") {
+            if let Ok(read) = normalise(&path) {
+                let encoded = encode(&read);
+                prop_assert_eq!(normalise(&encoded), Ok(read.clone()));
             }
         }
 

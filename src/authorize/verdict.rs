@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use cedar_policy::PolicyId;
+use jiff::Timestamp;
 
 use crate::key::Scope;
 use crate::policy::Revision;
@@ -82,6 +83,18 @@ impl Reason {
         use Reason::{KeyCompromised, KeyDisabled, KeyExpired, KeyRevoked, KeyUnknown};
         !matches!(self, KeyUnknown | KeyExpired | KeyDisabled | KeyRevoked | KeyCompromised)
     }
+
+    /// Whether it is the schema and the policies that said so, and another revision might say otherwise. What was refused
+    /// before they were asked (a bad token, a key that does not work, the transport) is refused under any.
+    pub fn is_of_the_revision(self) -> bool {
+        use Reason::{Allowed, CredentialsMissing, NoRoute, PolicyDenied, PolicyError, ScopeMissing};
+        matches!(self, Allowed | CredentialsMissing | NoRoute | ScopeMissing | PolicyDenied | PolicyError)
+    }
+
+    /// The reason of this code.
+    pub fn named(code: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reason| reason.as_str() == code)
+    }
 }
 
 reasons! {
@@ -150,4 +163,6 @@ pub struct Verdict {
     pub missing_scopes: Arc<[Scope]>,
     /// The revision that was asked.
     pub revision: Arc<Revision>,
+    /// When.
+    pub at: Timestamp,
 }

@@ -1,6 +1,6 @@
 //! Words on a command line become calls. Nothing is decided here.
 //!
-//! What a running daemon manages (accounts, keys, people, events) is asked for over its management API, by `online`
+//! What a running daemon manages (accounts, keys, people, events, decisions) is asked for over its management API, by `online`
 //! and `client`, with the permissions of whoever holds the token; a file for each noun. `offline` opens the store of
 //! a stopped daemon, for recovery.
 //!
@@ -19,12 +19,14 @@
 //! | 64 | the configuration or the daemon's address was not understood (`EX_USAGE` of sysexits.h); nothing was opened |
 //!
 //! Of `policy diff`: 0 nothing is decided otherwise, 2 something is, 3 somebody may do more than before.
+//! Of `policy replay`: 0 every call comes to the same, 2 some would be denied, 3 some that were denied would be allowed.
 //! Of `scan`: 0 all was read, and no token is in it; 1 a token was found, or something could not be read. Of
 //! `policy lint` and `policy fmt --check`, too, 1 is also: something was found.
 
 mod accounts;
 mod client;
 mod configuration;
+mod decisions;
 mod events;
 mod keys;
 mod leaks;
@@ -94,6 +96,8 @@ enum Command {
     Members(members::Members),
     /// Look at what happened: who did what, when and from where
     Events(events::Events),
+    /// Look at what was decided: with which key, for which call, and why
+    Decisions(decisions::Decisions),
     /// Report tokens that were found where they should not be
     Leaks(leaks::Leaks),
     Scan(scan::Scan),
@@ -161,6 +165,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Users(given) => users::run(&given),
         Command::Members(given) => members::run(&given),
         Command::Events(given) => events::run(&given),
+        Command::Decisions(given) => decisions::run(&given),
         Command::Leaks(given) => leaks::run(&given),
         Command::Scan(given) => scan::scan(&given),
         Command::Policy(given) => policy::run(&given),

@@ -15,6 +15,9 @@ pub(super) type Refusal = (&'static str, String);
 /// The longest time of any kind that makes sense here, in milliseconds: a day.
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
+/// The most decisions that may be kept in memory.
+const MOST_DECISIONS: usize = 10_000_000;
+
 pub(super) fn check(config: &Config) -> Result<(), Refusal> {
     peers(config)?;
     addresses(config)?;
@@ -99,6 +102,13 @@ fn limits(config: &Config) -> Result<(), Refusal> {
     ];
     if let Some((key, time, most)) = times.into_iter().find(|(_, time, most)| *time == 0 || time > most) {
         return refuse(key, format!("{time} is out of range; from 1 to {most}"));
+    }
+    let decisions = config.recorded.decisions;
+    if decisions > MOST_DECISIONS {
+        return refuse(
+            "recorded.decisions",
+            format!("{decisions} would take gigabytes of memory; at most {MOST_DECISIONS}"),
+        );
     }
     let deadline = config.shutdown_deadline_secs;
     if deadline > DAY_MS / 1000 {

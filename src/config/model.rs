@@ -37,6 +37,8 @@ pub struct Config {
     pub log: Log,
     /// The log of decisions.
     pub decision_log: DecisionLog,
+    /// The decisions that are kept in memory.
+    pub recorded: Recorded,
     /// When keys were used last.
     pub last_used: LastUsed,
     /// Reminders that keys should be rotated.
@@ -62,6 +64,7 @@ impl Default for Config {
             argon2: Argon2::default(),
             log: Log::default(),
             decision_log: DecisionLog::default(),
+            recorded: Recorded::default(),
             last_used: LastUsed::default(),
             rotation: Rotation::default(),
             webhook: Webhook::default(),
@@ -307,6 +310,20 @@ pub enum WhenFull {
     Refuse,
 }
 
+/// The decisions that are kept in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Recorded {
+    /// How many of the newest; none are kept with 0.
+    pub decisions: usize,
+}
+
+impl Default for Recorded {
+    fn default() -> Self {
+        Self { decisions: 100_000 }
+    }
+}
+
 /// When keys were used last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -420,6 +437,8 @@ pub struct Policies {
     pub stale_after: Option<SignedDuration>,
     /// What happens then.
     pub when_stale: WhenStale,
+    /// Of so many decisions one is made again under the policies that are being tried; none with 0.
+    pub shadow_one_in: u32,
 }
 
 impl Policies {
@@ -438,6 +457,7 @@ impl Default for Policies {
             widening: Widening::Allow,
             stale_after: None,
             when_stale: WhenStale::Warn,
+            shadow_one_in: 10,
         }
     }
 }

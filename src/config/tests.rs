@@ -116,7 +116,7 @@ fn typical_mistakes_are_told_with_place_key_and_remedy() {
             "zzz = 1",
             &[],
             "DIR/keyward.toml: there is no key `zzz`; the keys here are data_dir, schemas_dir, policies_dir, \
-             shutdown_deadline_secs, decision, admin, limits, argon2, log, decision_log, last_used, rotation, \
+             shutdown_deadline_secs, decision, admin, limits, argon2, log, decision_log, recorded, last_used, rotation, \
              webhook, reload, policies",
         ),
         (

@@ -214,9 +214,7 @@ pub async fn authorize_batch(
 }
 
 async fn decide(decision: &Decision, call: &Call<'_>, request_id: &RequestId) -> Result<Answer, Unavailable> {
-    let verdict = decision.pdp.authorize(call).await?;
-    decision.log(&verdict, call, request_id)?;
-    Ok(Answer::of(&verdict, &decision.config.realm, request_id))
+    decision.decide(call, request_id, |verdict| Answer::of(verdict, &decision.config.realm, request_id)).await
 }
 
 /// The call, if this peer is believed.

@@ -8,7 +8,6 @@ use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderValue, Response};
 use axum::routing::{any, get, post};
-use jiff::Timestamp;
 
 use super::request_id::RequestId;
 use super::{decide, forward_auth, names};
@@ -18,6 +17,7 @@ use crate::authorize::verdict::Verdict;
 use crate::config;
 use crate::key::masked;
 use crate::pdp::{Pdp, Unavailable};
+use crate::recorded::Recorder;
 
 /// Bytes of a method or path that the decision log keeps.
 const LONGEST_LOGGED: usize = 1024;
@@ -30,12 +30,19 @@ pub struct Decision {
     pub config: config::Decision,
     /// The decision log, when there is one.
     pub log: Option<Arc<DecisionLog>>,
+    /// Keeps what was decided.
+    pub recorder: Arc<Recorder>,
 }
 
 impl Decision {
     /// From the configuration.
-    pub fn new(pdp: Arc<Pdp>, config: &config::Decision, log: Option<Arc<DecisionLog>>) -> Self {
-        Self { pdp, config: config.clone(), log }
+    pub fn new(
+        pdp: Arc<Pdp>,
+        config: &config::Decision,
+        log: Option<Arc<DecisionLog>>,
+        recorder: Arc<Recorder>,
+    ) -> Self {
+        Self { pdp, config: config.clone(), log, recorder }
     }
 
     /// Whether a peer's statements are believed.
@@ -47,11 +54,25 @@ impl Decision {
         trusted
     }
 
-    /// Writes a decision down.
+    /// Decides one call, for whichever surface: the decision is logged, answered with what `answer` makes of it, and
+    /// recorded.
     ///
     /// # Errors
-    /// When it cannot be, and the configuration says that none may go unlogged.
-    pub(super) fn log(&self, verdict: &Verdict, call: &Call<'_>, request_id: &RequestId) -> Result<(), Unavailable> {
+    /// When no decision could be made, or it cannot be logged and the configuration says that none may go unlogged.
+    pub(super) async fn decide<T>(
+        &self,
+        call: &Call<'_>,
+        request_id: &RequestId,
+        answer: impl FnOnce(&Verdict) -> T,
+    ) -> Result<T, Unavailable> {
+        let verdict = self.pdp.authorize(call).await?;
+        self.log(&verdict, call, request_id)?;
+        let answer = answer(&verdict);
+        self.recorder.offer(verdict, call, request_id.as_str());
+        Ok(answer)
+    }
+
+    fn log(&self, verdict: &Verdict, call: &Call<'_>, request_id: &RequestId) -> Result<(), Unavailable> {
         let Some(log) = &self.log else {
             return Ok(());
         };
@@ -59,7 +80,7 @@ impl Decision {
         let (method, target) = call.line.map_or(("", ""), |line| (line.method, line.target));
         let path = target.split(['?', '#']).next().unwrap_or_default();
         let entry = Entry {
-            time: Timestamp::now(),
+            time: verdict.at,
             request_id: request_id.as_str().to_owned(),
             outcome: verdict.reason.outcome().as_str(),
             reason: verdict.reason.as_str(),

@@ -38,13 +38,9 @@ pub async fn forward_auth(
     } else {
         Call::distrusted()
     };
-    match decision.pdp.authorize(&call).await {
-        Ok(verdict) => match decision.log(&verdict, &call, &request_id) {
-            Ok(()) => decision.dated(answer::verdict(&verdict, &decision.config.realm, &request_id)),
-            Err(error) => answer::unavailable(error, &request_id),
-        },
-        Err(error) => answer::unavailable(error, &request_id),
-    }
+    let answer = |verdict: &_| decision.dated(answer::verdict(verdict, &decision.config.realm, &request_id));
+    let decided = decision.decide(&call, &request_id, answer).await;
+    decided.unwrap_or_else(|error| answer::unavailable(error, &request_id))
 }
 
 /// What a trusted proxy of this style states.

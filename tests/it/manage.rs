@@ -84,7 +84,7 @@ pub async fn reason(client: &Client, decision_url: &str, token: &str) -> String 
 
 /// Who may do each operation, to an account and a key of it in live mode: Operator, oWner, Developer, Viewer,
 /// Outsider (somebody without a role). In small letters: to a test key alone.
-const MAY: [(&str, &str); 40] = [
+const MAY: [(&str, &str); 45] = [
     ("createAccount", "O"),
     ("listAccounts", "OWDVX"),
     ("getAccount", "OWDV"),
@@ -106,6 +106,11 @@ const MAY: [(&str, &str); 40] = [
     ("revokeKey", "OWd"),
     ("compromiseKey", "OWd"),
     ("rotateKey", "OWd"),
+    ("listDecisions", "O"),
+    ("countDecisions", "O"),
+    ("getDecision", "O"),
+    ("exportDecisions", "O"),
+    ("getShadow", "O"),
     ("listEvents", "O"),
     ("exportEvents", "O"),
     ("reportLeaks", "O"),
@@ -430,4 +435,40 @@ async fn behind_a_trusted_proxy_people_are_told_and_slowed_down_by_their_own_add
     assert_eq!(from(&operator, "192.0.2.1", "POST", "/v1/accounts", json!({ "name": "Vexart" })).await, 201);
     let newest = operator.done("GET", "/v1/events?limit=1", Value::Null).await;
     assert_eq!(newest["items"][0]["address"], "127.0.0.1");
+}
+
+#[tokio::test]
+async fn who_may_read_a_key_may_read_its_decisions_and_nobody_else_but_operators() {
+    let demo = Demo::start();
+    let operator = Person::operator(&demo);
+    let account = operator.account().await;
+    let (key, token) = operator.key(&account, "secret", "live").await;
+    reason(&client(), demo.get("DECISION_URL"), &token).await;
+    let all = operator.done("GET", "/v1/decisions", Value::Null).await;
+    let id = all["items"][0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(demo.reason("SK_LIVE", "/v1/resources").await, "allowed");
+    let anonymous = json!({ "method": "GET", "path": "/v1/resources" });
+    let anonymous = demo.authorize(anonymous).await["request_id"].as_str().unwrap().to_owned();
+    let (_, viewer) = operator.hired(&account, "viewer@example.com", Some("viewer")).await;
+    let (_, outsider) = operator.hired(&account, "outsider@example.com", None).await;
+    for (query, items) in [(format!("?key={key}"), 1), (format!("?account={account}"), 2), (String::new(), 3)] {
+        let path = format!("/v1/decisions{query}");
+        assert_eq!(operator.done("GET", &path, Value::Null).await["items"].as_array().unwrap().len(), items);
+        assert_eq!(outsider.status("GET", &path, None).await, 403);
+        let may = !query.is_empty();
+        assert_eq!(viewer.status("GET", &path, None).await, if may { 200 } else { 403 }, "{query}");
+        let counts = format!("/v1/decisions/counts{query}");
+        assert_eq!(viewer.status("GET", &counts, None).await, if may { 200 } else { 403 }, "{query}");
+    }
+    let shown = viewer.done("GET", &format!("/v1/decisions/{id}"), Value::Null).await;
+    assert_eq!((&shown["key"], &shown["reason"]), (&json!(key), &json!("allowed")));
+    assert_eq!(outsider.status("GET", &format!("/v1/decisions/{id}"), None).await, 403);
+    assert_eq!(viewer.status("GET", &format!("/v1/decisions/{anonymous}"), None).await, 403, "it is nobody's");
+    assert_eq!(operator.status("GET", &format!("/v1/decisions/{anonymous}"), None).await, 200);
+    // Another account's key does not become readable by naming an account beside it.
+    let other = operator.done("POST", "/v1/accounts", json!({ "name": "Other" })).await;
+    let (account, other) = (other["id"].as_str().unwrap(), other["keys"][1]["id"].as_str().unwrap());
+    assert_eq!(viewer.status("GET", &format!("/v1/decisions?key={other}"), None).await, 403);
+    let both = format!("/v1/decisions?key={key}&account={account}");
+    assert_eq!(viewer.done("GET", &both, Value::Null).await["items"], json!([]));
 }

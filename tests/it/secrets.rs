@@ -102,6 +102,9 @@ async fn neither_answers_nor_logs_nor_metrics_tell_a_secret() {
     let decisions = fs::read_to_string(folder.path().join("decisions.jsonl")).unwrap();
     assert!(decisions.lines().count() > 50, "{decisions}");
     assert_silent("the decision log", &decisions, &tokens);
+    let recorded = fs::read_to_string(folder.path().join("data/recorded-decisions")).unwrap();
+    assert!(recorded.lines().count() > 50, "{recorded}");
+    assert_silent("what is recorded", &recorded, &tokens);
     for arguments in [&["offline", "keys", "list"][..], &["offline", "accounts", "list"]] {
         let (_, output, error) = keyward(arguments, folder.path());
         assert_silent("the command line", &format!("{output}{error}"), &tokens);

@@ -10,6 +10,7 @@ mod fmt;
 mod history;
 mod lint;
 mod new_scope;
+mod replay;
 mod status;
 
 use clap::Subcommand;
@@ -41,6 +42,8 @@ pub(in crate::cli) enum Policy {
     Fmt(fmt::Fmt),
     Lint(lint::Lint),
     NewScope(new_scope::NewScope),
+    /// Say what other policies would have made of the decisions that were recorded
+    Replay(replay::Replay),
 }
 
 pub(in crate::cli) fn run(given: &Policy) -> Result<(), Failure> {
@@ -50,6 +53,7 @@ pub(in crate::cli) fn run(given: &Policy) -> Result<(), Failure> {
         Policy::Fmt(given) => fmt::run(given),
         Policy::Lint(given) => lint::run(given),
         Policy::NewScope(given) => new_scope::run(given),
+        Policy::Replay(given) => replay::run(given),
         Policy::Status(given) => status::run(given),
         Policy::History(given) => history::history(given),
         Policy::Show(given) => history::show(given),

@@ -1,5 +1,6 @@
-//! A backup of a running daemon, and how files are sent.
+//! A backup of a running daemon, and how files and long lists are sent.
 
+use std::error::Error;
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek};
 
@@ -7,6 +8,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::http::{HeaderValue, Response};
+use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::refusal::{Refusal, Refusals};
@@ -37,6 +39,37 @@ pub(super) async fn back_up_all(State(manage): State<Shared>, caller: Caller) ->
         Ok(Err(error)) => Err(Refusal::internal(&error)),
         Err(error) => Err(Refusal::internal(&error)),
     }
+}
+
+/// An answer of a line of JSON for each item. `chunk` reads some items, and none once all are read.
+pub(super) fn lines<T: Serialize, E: Error + Send + Sync + 'static>(
+    mut chunk: impl FnMut() -> Result<Vec<T>, E> + Send + 'static,
+) -> Response<Body> {
+    // A small number of chunks in flight: whoever reads slowly makes the reading slow, and nothing pile up.
+    let (sender, mut chunks) = mpsc::channel::<Result<String, E>>(2);
+    tokio::task::spawn_blocking(move || {
+        loop {
+            let items = match chunk() {
+                Ok(items) if items.is_empty() => return,
+                Ok(items) => items,
+                // The body ends in the middle, which no client takes for its end.
+                Err(error) => {
+                    tracing::error!(%error, "what is downloaded could not be read to its end");
+                    let _ = sender.blocking_send(Err(error));
+                    return;
+                }
+            };
+            let lines = items.iter().filter_map(|item| serde_json::to_string(item).ok());
+            let text: String = lines.flat_map(|line| [line, "\n".to_owned()]).collect();
+            if sender.blocking_send(Ok(text)).is_err() {
+                return;
+            }
+        }
+    });
+    let body = Body::from_stream(futures_util::stream::poll_fn(move |context| chunks.poll_recv(context)));
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/jsonl"));
+    response
 }
 
 /// An answer that is the rest of this file.

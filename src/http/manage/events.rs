@@ -3,13 +3,12 @@
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderValue, Response};
+use axum::http::Response;
 use serde::Deserialize;
-use tokio::sync::mpsc;
 use utoipa::IntoParams;
 
 use super::accounts::find_account;
+use super::backup::lines;
 use super::input::Params;
 use super::keys::Paging;
 use super::refusal::{Refusal, Refusals};
@@ -131,31 +130,10 @@ pub(super) async fn list_key_events(
 pub(super) async fn export_events(State(manage): State<Shared>, caller: Caller) -> Result<Response<Body>, Refusal> {
     caller.may(Subject::System)?;
     let ledger = manage.ledger().clone();
-    // A small number of chunks in flight: whoever reads slowly makes the reading slow, and nothing pile up.
-    let (sender, mut chunks) = mpsc::channel::<Result<String, LedgerError>>(2);
-    tokio::task::spawn_blocking(move || {
-        let mut after = None;
-        loop {
-            let events = match read(&ledger, Whose::All, after, Order::Ascending, CHUNK) {
-                Ok(events) => events,
-                // The body ends in the middle, which no client takes for its end.
-                Err(error) => {
-                    tracing::error!(%error, "the event trail could not be read to its end");
-                    let _ = sender.blocking_send(Err(error));
-                    return;
-                }
-            };
-            let Some(last) = events.last() else { return };
-            after = Some(last.id);
-            let lines = events.iter().filter_map(|event| serde_json::to_string(event).ok());
-            let chunk: String = lines.flat_map(|line| [line, "\n".to_owned()]).collect();
-            if sender.blocking_send(Ok(chunk)).is_err() {
-                return;
-            }
-        }
-    });
-    let body = Body::from_stream(futures_util::stream::poll_fn(move |context| chunks.poll_recv(context)));
-    let mut response = Response::new(body);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/jsonl"));
-    Ok(response)
+    let mut after = None;
+    Ok(lines(move || {
+        let events = read(&ledger, Whose::All, after, Order::Ascending, CHUNK)?;
+        after = events.last().map(|event| event.id).or(after);
+        Ok::<_, LedgerError>(events)
+    }))
 }

@@ -7,6 +7,7 @@
 
 mod accounts;
 mod backup;
+mod decisions;
 mod events;
 mod input;
 mod keys;
@@ -14,6 +15,7 @@ mod leaks;
 mod once;
 mod policies;
 mod refusal;
+mod shadow;
 mod transfer;
 mod users;
 mod view;
@@ -51,12 +53,18 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::pdp::Pdp;
 use crate::people::{Throttle, User};
 use crate::policy::{Operation, Revision};
+use crate::recorded::Recorder;
+use crate::shadow::Shadow;
 use crate::trail::{Actor, By};
 
 /// What the operations share.
 pub struct Manage {
     pdp: Arc<Pdp>,
     activator: Arc<Activator>,
+    /// What was decided.
+    recorder: Arc<Recorder>,
+    /// What is being tried.
+    shadow: Arc<Shadow>,
     /// Argon2's costs for new secrets.
     cost: Cost,
     throttle: Throttle,
@@ -79,7 +87,7 @@ type Shared = Arc<Manage>;
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     tags(
-        (name = "accounts"), (name = "keys"), (name = "events"), (name = "people"), (name = "session"),
+        (name = "accounts"), (name = "keys"), (name = "events"), (name = "decisions"), (name = "people"), (name = "session"),
         (name = "policies"), (name = "installation")
     ),
     security(("token" = []))
@@ -88,10 +96,17 @@ struct Document;
 
 impl Manage {
     /// From the parts of the daemon.
-    pub fn new(pdp: Arc<Pdp>, activator: Arc<Activator>, cost: Cost, proxies: Vec<IpNet>) -> Self {
-        let passwords = tokio::sync::Semaphore::new(2);
+    pub fn new(
+        pdp: Arc<Pdp>,
+        activator: Arc<Activator>,
+        recorder: Arc<Recorder>,
+        shadow: Arc<Shadow>,
+        cost: Cost,
+        proxies: Vec<IpNet>,
+    ) -> Self {
         let (throttle, recent) = (Throttle::new(), Recent::default());
-        Self { pdp, activator, cost, throttle, recent, proxies, passwords }
+        let passwords = tokio::sync::Semaphore::new(2);
+        Self { pdp, activator, recorder, shadow, cost, throttle, recent, proxies, passwords }
     }
 
     /// The routes, with the document that describes them at `/openapi.json`.
@@ -176,6 +191,11 @@ fn operations() -> OpenApiRouter<Shared> {
         .routes(routes!(events::export_events))
         .routes(routes!(events::list_account_events))
         .routes(routes!(events::list_key_events))
+        .routes(routes!(decisions::list_decisions))
+        .routes(routes!(decisions::count_decisions))
+        .routes(routes!(decisions::export_decisions))
+        .routes(routes!(decisions::get_decision))
+        .routes(routes!(shadow::get_shadow))
         .routes(routes!(leaks::report_leaks))
         .routes(routes!(policies::list_revisions))
         .routes(routes!(policies::get_revision))

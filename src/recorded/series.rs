@@ -1,0 +1,171 @@
+//! How many decisions there were in each minute of the last day, by reason and by action.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::record::Record;
+use crate::authorize::verdict::{Outcome, Reason};
+
+/// Minutes that are kept.
+const MINUTES: i64 = 24 * 60;
+/// Actions that are told apart in one minute; no schema has as many routes that are called.
+const MOST_ACTIONS: usize = 1_000;
+
+/// Counts of one minute.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Minute {
+    /// Minutes since 1970.
+    number: i64,
+    /// One for each reason, in the order of [`Reason::ALL`].
+    reasons: [u32; Reason::ALL.len()],
+    /// Of each action that was called: allowed, unauthenticated, forbidden. Sorted, for there are few.
+    actions: Vec<(Arc<str>, [u32; 3])>,
+}
+
+impl Minute {
+    /// When it began.
+    pub fn began_at(&self) -> Timestamp {
+        Timestamp::from_second(self.number * 60).unwrap_or_default()
+    }
+
+    /// The reasons that there were, with how many decisions.
+    pub fn reasons(&self) -> impl Iterator<Item = (Reason, u32)> {
+        Reason::ALL.iter().copied().zip(self.reasons).filter(|(_, count)| *count > 0)
+    }
+
+    /// The actions that were called, with how many decisions of each outcome.
+    pub fn actions(&self) -> impl Iterator<Item = (&str, [(Outcome, u32); 3])> {
+        self.actions.iter().map(|(action, counts)| {
+            let [allowed, unauthenticated, forbidden] = *counts;
+            let by_outcome = [
+                (Outcome::Allow, allowed),
+                (Outcome::Unauthenticated, unauthenticated),
+                (Outcome::Forbidden, forbidden),
+            ];
+            (&**action, by_outcome)
+        })
+    }
+
+    pub(super) fn of(number: i64) -> Self {
+        Self { number, ..Self::default() }
+    }
+
+    /// Adds decisions of this reason.
+    pub(super) fn add_reason(&mut self, reason: Reason, more: u32) {
+        if let Some(count) = self.reasons.get_mut(reason as usize) {
+            *count = count.saturating_add(more);
+        }
+    }
+
+    /// Adds decisions about this action.
+    pub(super) fn add_action(&mut self, action: &Arc<str>, outcome: Outcome, more: u32) {
+        let at = match self.actions.binary_search_by(|(held, _)| held.cmp(action)) {
+            Ok(at) => at,
+            Err(_) if self.actions.len() >= MOST_ACTIONS => return,
+            Err(at) => {
+                self.actions.insert(at, (Arc::clone(action), [0; 3]));
+                at
+            }
+        };
+        if let Some(count) = self.actions.get_mut(at).and_then(|(_, counts)| counts.get_mut(outcome as usize)) {
+            *count = count.saturating_add(more);
+        }
+    }
+
+    fn count(&mut self, record: &Record) {
+        let ruling = record.ruling();
+        self.add_reason(ruling.reason, 1);
+        if let Some(action) = &ruling.action {
+            self.add_action(action, ruling.reason.outcome(), 1);
+        }
+    }
+}
+
+/// Counts of several minutes together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// How many decisions there were of each reason, by its code.
+    pub reasons: BTreeMap<&'static str, u64>,
+    /// How many there were about each action, by their outcome.
+    pub actions: BTreeMap<String, BTreeMap<&'static str, u64>>,
+}
+
+impl Totals {
+    fn add(&mut self, minute: &Minute) {
+        for (reason, count) in minute.reasons() {
+            *self.reasons.entry(reason.as_str()).or_default() += u64::from(count);
+        }
+        for (action, counts) in minute.actions() {
+            for (outcome, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+                let outcomes = self.actions.entry(action.to_owned()).or_default();
+                *outcomes.entry(outcome.as_str()).or_default() += u64::from(count);
+            }
+        }
+    }
+}
+
+/// Counts of the last day's minutes; of those without decisions there is nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Series {
+    /// In the order of time.
+    minutes: VecDeque<Minute>,
+}
+
+impl Series {
+    /// Counts a decision.
+    pub(super) fn count(&mut self, record: &Record) {
+        if let Some(minute) = self.minute(record.time().as_second().div_euclid(60)) {
+            minute.count(record);
+        }
+    }
+
+    /// The minute of this number; none for one that is older than a day, seen from the newest.
+    pub(super) fn minute(&mut self, number: i64) -> Option<&mut Minute> {
+        // Nearly always it is the last one; decisions of two threads may come in the wrong order.
+        let before = self.minutes.iter().rev().take_while(|minute| minute.number > number).count();
+        let at = self.minutes.len() - before;
+        let is_there = at > 0 && self.minutes.get(at - 1).is_some_and(|minute| minute.number == number);
+        if is_there {
+            return self.minutes.get_mut(at - 1);
+        }
+        let newest = self.minutes.back().map_or(number, |minute| minute.number.max(number));
+        if number <= newest - MINUTES {
+            return None;
+        }
+        self.minutes.insert(at, Minute::of(number));
+        let gone = self.minutes.iter().take_while(|minute| minute.number <= newest - MINUTES).count();
+        self.minutes.drain(..gone);
+        self.minutes.get_mut(at - gone)
+    }
+
+    /// The minutes in which there were decisions, the oldest first.
+    pub fn minutes(&self) -> impl Iterator<Item = &Minute> {
+        self.minutes.iter()
+    }
+
+    /// The counts of such records.
+    pub(super) fn of<'r>(records: impl Iterator<Item = &'r Record>) -> Self {
+        let mut series = Self::default();
+        records.for_each(|record| series.count(record));
+        series
+    }
+
+    /// How many there were from `since` on.
+    pub fn totals(&self, since: Timestamp) -> Totals {
+        let mut totals = Totals::default();
+        self.minutes.iter().filter(|minute| minute.began_at() >= since).for_each(|minute| totals.add(minute));
+        totals
+    }
+
+    /// How many there were in each `step` minutes, and when these began; the oldest first.
+    pub fn by(&self, step: i64) -> Vec<(Timestamp, Totals)> {
+        let step = step.max(1);
+        let mut all = BTreeMap::<i64, Totals>::new();
+        for minute in &self.minutes {
+            all.entry(minute.number.div_euclid(step) * step).or_default().add(minute);
+        }
+        all.into_iter().map(|(number, totals)| (Minute::of(number).began_at(), totals)).collect()
+    }
+}
