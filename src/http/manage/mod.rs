@@ -8,6 +8,7 @@
 mod accounts;
 mod backup;
 mod events;
+pub mod explain;
 mod input;
 mod keys;
 mod leaks;
@@ -169,6 +170,7 @@ fn operations() -> OpenApiRouter<Shared> {
         .routes(routes!(events::list_account_events))
         .routes(routes!(events::list_key_events))
         .routes(routes!(leaks::report_leaks))
+        .routes(routes!(explain::explain_call))
         .routes(routes!(backup::back_up_all))
         .routes(routes!(transfer::export_all))
         .routes(routes!(transfer::import))
