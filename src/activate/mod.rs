@@ -2,7 +2,7 @@
 //!
 //! Files change; they are read whole, looked at first by a child process ([`vet`]), tried on their
 //! examples ([`examples`]), remembered in the store, and swapped in as one. Whatever fails on the way, the
-//! revision in force goes on serving, and [`Activator::report`] says what is wrong and since when.
+//! revision in force goes on serving, and [`Activator::in_force`] says what is wrong and since when.
 //! A start onto files that are refused serves the last good revision and says so; only a first start
 //! that never had a good one fails.
 
