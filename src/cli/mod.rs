@@ -18,12 +18,16 @@
 //! | 7 | the daemon cannot be reached, or cannot do it now |
 //! | 64 | the configuration or the daemon's address was not understood (`EX_USAGE` of sysexits.h); nothing was opened |
 //!
-//! Of `scan`: 0 all was read, and no token is in it; 1 a token was found, or something could not be read.
+//! Of `scan`: 0 all was read, and no token is in it; 1 a token was found, or something could not be read. Of `policy test`: 0
+//! every example comes true; 1 one does not, the files are refused, or they cover less than was asked for. Of `explain`: 0
+//! whatever the decision is.
 
 mod accounts;
 mod client;
 mod configuration;
 mod events;
+mod explain;
+mod files;
 mod keys;
 mod leaks;
 mod members;
@@ -35,6 +39,7 @@ mod scan;
 mod session;
 mod setup;
 mod terminal;
+mod told;
 mod transfer;
 mod users;
 
@@ -89,6 +94,7 @@ enum Command {
     /// Report tokens that were found where they should not be
     Leaks(leaks::Leaks),
     Scan(scan::Scan),
+    Explain(explain::Explain),
     /// Check policies before they are in force, and look at those that are
     #[command(subcommand)]
     Policy(policy::Policy),
@@ -152,6 +158,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Events(given) => events::run(&given),
         Command::Leaks(given) => leaks::run(&given),
         Command::Scan(given) => scan::scan(&given),
+        Command::Explain(given) => explain::run(&given),
         Command::Policy(given) => policy::run(&given),
         Command::Export(given) => transfer::export(&given),
         Command::Import(given) => transfer::import(&given),

@@ -4,6 +4,7 @@
 //! management API, as [`online`](super::online) does.
 
 mod check;
+mod test;
 
 use clap::Subcommand;
 
@@ -13,10 +14,12 @@ use super::Failure;
 pub(in crate::cli) enum Policy {
     /// Say what a reload of the files would say
     Check(check::Check),
+    Test(test::Test),
 }
 
 pub(in crate::cli) fn run(given: &Policy) -> Result<(), Failure> {
     match given {
         Policy::Check(given) => check::run(given),
+        Policy::Test(given) => test::run(given),
     }
 }
