@@ -115,8 +115,11 @@ impl Pdp {
         Ok(verdict)
     }
 
-    /// Who sends these credentials.
-    async fn identify(&self, credentials: &Credentials<'_>) -> Result<Caller, Unavailable> {
+    /// Who sends these credentials. It is no use of a key, and nothing is marked, however they travelled.
+    ///
+    /// # Errors
+    /// [`Unavailable::Busy`] when a secret that is seen for the first time cannot be checked now.
+    pub async fn identify(&self, credentials: &Credentials<'_>) -> Result<Caller, Unavailable> {
         let token = match credentials {
             Credentials::None => return Ok(Caller::Anonymous),
             Credentials::Distrusted => return Ok(Caller::Distrusted),

@@ -5,13 +5,14 @@ use std::io;
 use std::path::Path;
 
 /// Each file by its path, with its text.
-const FILES: [(&str, &str); 6] = [
+const FILES: [(&str, &str); 7] = [
     ("schemas/docs-api.cedarschema", include_str!("../schemas/docs-api.cedarschema")),
     ("schemas/keyward.cedarschema", include_str!("../schemas/keyward.cedarschema")),
     ("policies/management.cedar", include_str!("../policies/management.cedar")),
     ("policies/docs-api.cedar", include_str!("../policies/docs-api.cedar")),
     ("policies/guarantees/docs-api.cedar", include_str!("../policies/guarantees/docs-api.cedar")),
     ("policies/tests/docs-api.toml", include_str!("../policies/tests/docs-api.toml")),
+    ("policies/tests/management.toml", include_str!("../policies/tests/management.toml")),
 ];
 
 /// Copies the shipped files below `schemas/` and `policies/` in `folder`, unless the folder has these already: what

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 
 use crate::evaluation::Evaluation;
 use crate::key::{EnvironmentId, Key, Kind, Scope};
-use crate::policy::{Model, PrincipalKind, Revision, Route, Slice, Target};
+use crate::policy::{ContextUse, Model, PrincipalKind, Revision, Route, Target};
 use crate::ring::LiveKey;
 
 /// Who asks.
@@ -35,10 +35,19 @@ pub enum Principal<'a> {
 }
 
 impl Principal<'_> {
-    fn kind(&self) -> PrincipalKind {
+    /// Which of the schema's callers it is.
+    pub fn kind(&self) -> PrincipalKind {
         match self {
             Self::Anonymous => PrincipalKind::Anonymous,
             Self::Key { key, .. } => PrincipalKind::Key(key.kind),
+        }
+    }
+
+    /// The environment that it acts in, unless a call says another.
+    pub fn environment(&self) -> Option<EnvironmentId> {
+        match self {
+            Self::Anonymous => None,
+            Self::Key { key, .. } => Some(key.environment()),
         }
     }
 }
@@ -96,20 +105,31 @@ fn ask_revision(revision: &Revision, question: &Question<'_>) -> Evaluation {
         // Most APIs have no public routes: a call without credentials is then refused without asking.
         return denied([].into());
     }
-    let Some(scene) = Scene::of(revision.model(), question) else {
-        return Evaluation::Failed([].into());
-    };
-    let Ok(entities) = Entities::from_entities(scene.entities, None) else {
-        return Evaluation::Failed([].into());
-    };
-    let Some(context) = context(slice, question) else {
-        return Evaluation::Failed([].into());
-    };
-    let Ok(request) = Request::new(scene.principal, question.route.action.clone(), scene.resource, context, None)
-    else {
-        return Evaluation::Failed([].into());
-    };
-    ask(&slice.policies, &request, &entities, &scene.required)
+    match pose(revision, question, slice.reads_context) {
+        Some(posed) => ask(&slice.policies, &posed),
+        None => Evaluation::Failed([].into()),
+    }
+}
+
+/// A question in Cedar's own terms.
+pub struct Posed {
+    /// Who asks for what, about what.
+    pub request: Request,
+    /// All that they are and belong to.
+    pub entities: Entities,
+    /// Without any of these, the answer would rest on a gap.
+    pub required: Vec<EntityUid>,
+}
+
+/// Puts a question into Cedar's terms, with what `reads` names of the context. `None` when it cannot be, which no record
+/// that we wrote can bring about.
+pub(super) fn pose(revision: &Revision, question: &Question<'_>, reads: ContextUse) -> Option<Posed> {
+    let scene = Scene::of(revision.model(), question)?;
+    let entities = Entities::from_entities(scene.entities, None).ok()?;
+    let context = context(reads, question)?;
+    let action = question.route.action.clone();
+    let request = Request::new(scene.principal, action, scene.resource, context, None).ok()?;
+    Some(Posed { request, entities, required: scene.required })
 }
 
 fn denied(by: Arc<[PolicyId]>) -> Evaluation {
@@ -117,7 +137,8 @@ fn denied(by: Arc<[PolicyId]>) -> Evaluation {
 }
 
 /// Puts the question, after making sure that every entity it turns on is there.
-pub fn ask(policies: &PolicySet, request: &Request, entities: &Entities, required: &[EntityUid]) -> Evaluation {
+pub fn ask(policies: &PolicySet, posed: &Posed) -> Evaluation {
+    let Posed { request, entities, required } = posed;
     if required.iter().any(|uid| entities.get(uid).is_none()) {
         return Evaluation::Failed([].into());
     }
@@ -165,7 +186,6 @@ struct Scene {
     principal: EntityUid,
     resource: EntityUid,
     entities: Vec<Entity>,
-    /// Without any of these, the answer would rest on a gap.
     required: Vec<EntityUid>,
 }
 
@@ -240,10 +260,8 @@ pub(super) fn moment(time: Timestamp) -> RestrictedExpression {
     RestrictedExpression::new_datetime(time.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string())
 }
 
-/// The context, with the attributes that some policy of the slice may read; the others are not made,
-/// because nobody could tell.
-fn context(slice: &Slice, question: &Question<'_>) -> Option<Context> {
-    let reads = &slice.reads_context;
+/// The context, with the attributes that are read; the others are not made, because nobody could tell.
+fn context(reads: ContextUse, question: &Question<'_>) -> Option<Context> {
     let mut pairs = Vec::new();
     if reads.secure {
         pairs.push(("secure".to_owned(), RestrictedExpression::new_bool(question.secure)));
@@ -315,25 +333,17 @@ mod tests {
                 7,
                 "the action and its scope, the key, its scope, environment, account, the item"
             );
-            let request = Request::new(
-                whole.principal.clone(),
-                question.route.action.clone(),
-                whole.resource.clone(),
-                context(slice, &question).unwrap(),
-                None,
-            )
-            .unwrap();
+            let posed = pose(&revision, &question, slice.reads_context).unwrap();
             for missing in 0..whole.entities.len() {
                 let mut entities = whole.entities.clone();
                 entities.remove(missing);
                 let entities = Entities::from_entities(entities, None).unwrap();
-                let answer = ask(&slice.policies, &request, &entities, &whole.required);
+                let (request, required) = (posed.request.clone(), posed.required.clone());
+                let answer = ask(&slice.policies, &Posed { request, entities, required });
                 assert_eq!(answer, Evaluation::Failed([].into()), "without {}", whole.required[missing]);
                 tried += 1;
             }
-            let entities = Entities::from_entities(whole.entities, None).unwrap();
-            let allowed =
-                matches!(ask(&slice.policies, &request, &entities, &whole.required), Evaluation::Permitted(_));
+            let allowed = matches!(ask(&slice.policies, &posed), Evaluation::Permitted(_));
             assert_eq!(allowed, forbid.trim().is_empty());
         }
         assert!(tried > 40);

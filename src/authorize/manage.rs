@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use cedar_policy::{Context, Entities, Entity, EntityTypeName, EntityUid, Request, RestrictedExpression as Expression};
 use jiff::Timestamp;
 
-use super::evaluate::{ask, moment, uid};
+use super::evaluate::{Posed, ask, moment, uid};
 use crate::evaluation::Evaluation;
 use crate::key::{AccountId, EnvironmentId, Key};
 use crate::people::{Role, User};
@@ -43,15 +43,14 @@ pub struct Asking<'a> {
 
 /// What the policies say.
 pub fn manage(revision: &Revision, asking: &Asking<'_>, operation: &Operation, subject: Subject<'_>) -> Evaluation {
-    ask_management(revision, asking, operation, subject).unwrap_or_else(|| Evaluation::Failed([].into()))
+    match pose(asking, operation, subject) {
+        Some(posed) => ask(revision.management().policies(), &posed),
+        None => Evaluation::Failed([].into()),
+    }
 }
 
-fn ask_management(
-    revision: &Revision,
-    asking: &Asking<'_>,
-    operation: &Operation,
-    subject: Subject<'_>,
-) -> Option<Evaluation> {
+/// Puts the question into Cedar's terms. `None` when it cannot be, which no record that we wrote can bring about.
+pub(super) fn pose(asking: &Asking<'_>, operation: &Operation, subject: Subject<'_>) -> Option<Posed> {
     let mut scene = Scene { entities: operation.action_entities.clone() };
     let principal = scene.push_caller(asking.user)?;
     let resource = scene.push_subject(subject)?;
@@ -63,7 +62,7 @@ fn ask_management(
     }
     let context = Context::from_pairs(context).ok()?;
     let request = Request::new(principal, operation.action.clone(), resource, context, None).ok()?;
-    Some(ask(revision.management().policies(), &request, &entities, &required))
+    Some(Posed { request, entities, required })
 }
 
 struct Scene {

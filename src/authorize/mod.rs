@@ -6,8 +6,10 @@
 
 pub mod credentials;
 pub mod evaluate;
+pub mod explain;
 pub mod manage;
 pub mod path;
+pub mod suppose;
 pub mod verdict;
 
 use std::net::IpAddr;
@@ -20,7 +22,7 @@ use self::evaluate::{Principal, Question, evaluate, evaluate_remembering};
 use self::verdict::{Reason, Verdict};
 use crate::evaluation::Evaluation;
 use crate::key::{EnvironmentId, Mode, Selector, Status};
-use crate::policy::Revision;
+use crate::policy::{Revision, RouteMatch};
 use crate::ring::LiveKey;
 
 /// Stack of the threads that evaluate policies, in bytes. The caps on expressions (`policy::scan`) keep every
@@ -85,7 +87,7 @@ impl Call<'_> {
 }
 
 /// Who makes a call, once the secret was checked.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Caller {
     /// No credentials were sent.
     Anonymous,
@@ -172,6 +174,28 @@ fn stop_before_policies(
     }
 }
 
+/// The question that a call on this route puts to the policies.
+fn question<'q>(
+    call: &Call<'q>,
+    line: RequestLine<'q>,
+    found: &RouteMatch<'q, 'q>,
+    path: &'q str,
+    principal: Principal<'q>,
+    now: Timestamp,
+) -> Question<'q> {
+    Question {
+        principal,
+        route: found.route,
+        item: call.stated.item.or(found.id),
+        environment: call.stated.environment.or_else(|| principal.environment()),
+        secure: call.transport == Transport::Secure,
+        method: line.method,
+        path,
+        address: call.address,
+        now,
+    }
+}
+
 /// A call without credentials is allowed by a policy for `Anonymous`, and else it is 401 whatever else is
 /// wrong with it: who is not known learns nothing about routes.
 fn authorize_anonymous(call: &Call<'_>, revision: &Arc<Revision>, now: Timestamp) -> Verdict {
@@ -182,17 +206,7 @@ fn authorize_anonymous(call: &Call<'_>, revision: &Arc<Revision>, now: Timestamp
     if call.transport == Transport::Unknown {
         return refuse(Reason::TransportUnknown, None, revision, now);
     }
-    let question = Question {
-        principal: Principal::Anonymous,
-        route: found.route,
-        item: call.stated.item.or(found.id),
-        environment: call.stated.environment,
-        secure: call.transport == Transport::Secure,
-        method: line.method,
-        path: &path,
-        address: call.address,
-        now,
-    };
+    let question = question(call, line, &found, &path, Principal::Anonymous, now);
     let action = Some(Arc::clone(&found.route.action_name));
     match evaluate(revision, &question) {
         Evaluation::Permitted(policies) => Verdict { action, policies, ..refuse(Reason::Allowed, None, revision, now) },
@@ -211,17 +225,7 @@ fn authorize_key(call: &Call<'_>, live: Arc<LiveKey>, revision: &Arc<Revision>, 
     let Some(found) = revision.find_route(line.method, &path) else {
         return refuse(Reason::NoRoute, Some(live), revision, now);
     };
-    let question = Question {
-        principal: Principal::Key { key: &live.key, also: None },
-        route: found.route,
-        item: call.stated.item.or(found.id),
-        environment: call.stated.environment.or_else(|| Some(live.key.environment())),
-        secure: call.transport == Transport::Secure,
-        method: line.method,
-        path: &path,
-        address: call.address,
-        now,
-    };
+    let question = question(call, line, &found, &path, Principal::Key { key: &live.key, also: None }, now);
     let evaluation = evaluate_remembering(revision, &live, &question);
     let (reason, policies, missing_scopes) = match &*evaluation {
         Evaluation::Permitted(by) => (Reason::Allowed, by, None),

@@ -11,17 +11,21 @@ use crate::key::{
 };
 use crate::policy::Bundle;
 
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
 }
 
 /// The shipped files, with more policies beside them.
-fn revision(more: &str) -> Arc<Revision> {
+pub(super) fn bundle(more: &str) -> Bundle {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let shipped = Bundle::read(&root.join("schemas"), &root.join("policies")).unwrap();
     let files = shipped.files().map(|(path, text)| (path.to_owned(), text.to_owned()));
-    let bundle = Bundle::from_files(files.chain([("policies/more.cedar".to_owned(), more.to_owned())]));
-    Arc::new(Revision::build(&bundle).unwrap_or_else(|rejection| panic!("{}", rejection.render())))
+    Bundle::from_files(files.chain([("policies/more.cedar".to_owned(), more.to_owned())]))
+}
+
+pub(super) fn revision(more: &str) -> Arc<Revision> {
+    let built = Revision::build(&bundle(more));
+    Arc::new(built.unwrap_or_else(|rejection| panic!("{}", rejection.render())))
 }
 
 fn key(kind: Kind, mode: Mode, scopes: &[&str]) -> Key {
@@ -42,7 +46,7 @@ fn proven(key: &Key) -> Caller {
     Caller::Proven(Arc::new(LiveKey::new(key.clone(), 1)), key.secret.selector)
 }
 
-fn call<'a>(method: &'a str, target: &'a str) -> Call<'a> {
+pub(super) fn call<'a>(method: &'a str, target: &'a str) -> Call<'a> {
     Call {
         credentials: Credentials::None,
         transport: Transport::Secure,

@@ -22,12 +22,16 @@
 //! Of `policy replay`: 0 every call comes to the same, 2 some would be denied, 3 some that were denied would be allowed.
 //! Of `scan`: 0 all was read, and no token is in it; 1 a token was found, or something could not be read. Of
 //! `policy lint` and `policy fmt --check`, too, 1 is also: something was found.
+//! Of `policy test`: 0 every example comes true; 1 one does not, the files are refused, or they cover less than was asked for.
+//! Of `explain`: 0 whatever the decision is.
 
 mod accounts;
 mod client;
 mod configuration;
 mod decisions;
 mod events;
+mod explain;
+mod files;
 mod keys;
 mod leaks;
 mod members;
@@ -39,6 +43,7 @@ mod scan;
 mod session;
 mod setup;
 mod terminal;
+mod told;
 mod transfer;
 mod users;
 
@@ -101,6 +106,7 @@ enum Command {
     /// Report tokens that were found where they should not be
     Leaks(leaks::Leaks),
     Scan(scan::Scan),
+    Explain(explain::Explain),
     /// Check policies before they are in force, and look at those that are
     #[command(subcommand)]
     Policy(policy::Policy),
@@ -168,6 +174,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Decisions(given) => decisions::run(&given),
         Command::Leaks(given) => leaks::run(&given),
         Command::Scan(given) => scan::scan(&given),
+        Command::Explain(given) => explain::run(&given),
         Command::Policy(given) => policy::run(&given),
         Command::Export(given) => transfer::export(&given),
         Command::Import(given) => transfer::import(&given),

@@ -69,6 +69,44 @@ fn is_steering(character: char) -> bool {
     matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// Colours, where there is a terminal that has them and a person who has not asked for none (`NO_COLOR`).
+#[derive(Clone, Copy)]
+pub(super) struct Ink {
+    is_on: bool,
+}
+
+/// The colours of standard output.
+pub(super) fn ink() -> Ink {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    Ink { is_on: io::stdout().is_terminal() && !is_set("NO_COLOR") && !is_dumb }
+}
+
+impl Ink {
+    /// No colours.
+    pub(super) const NONE: Self = Self { is_on: false };
+
+    pub(super) fn good(self, text: &str) -> String {
+        self.painted("32", text)
+    }
+
+    pub(super) fn bad(self, text: &str) -> String {
+        self.painted("31", text)
+    }
+
+    pub(super) fn strong(self, text: &str) -> String {
+        self.painted("1", text)
+    }
+
+    pub(super) fn faint(self, text: &str) -> String {
+        self.painted("2", text)
+    }
+
+    fn painted(self, code: &str, text: &str) -> String {
+        if self.is_on { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+    }
+}
+
 /// A column of a table, or a line of a record: its title, and what it shows of an item.
 pub(super) type Column = (&'static str, fn(&Value) -> String);
 

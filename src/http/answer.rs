@@ -1,4 +1,4 @@
-//! A verdict as an HTTP answer: status, headers and, for a denial, a problem document.
+//! A verdict as an HTTP answer: status, headers and, for a denial, a problem document; and a verdict as JSON.
 //!
 //! An allow carries every identity header, empty where there is nothing to say, so that a proxy that
 //! copies them replaces whatever the client sent under these names.
@@ -7,11 +7,12 @@ use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::names;
 use super::request_id::RequestId;
 use crate::authorize::verdict::{Outcome, Reason, Verdict};
-use crate::key::Scope;
+use crate::key::{AccountId, EnvironmentId, Key, KeyId, Kind, Mode, Scope};
 use crate::pdp::Unavailable;
 
 /// An error or a denial as a document (RFC 9457), with a stable `code`.
@@ -63,6 +64,78 @@ impl<'a> Problem<'a> {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         put(headers, names::REQUEST_ID, self.request_id);
         response
+    }
+}
+
+/// A decision, as JSON.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Decision)]
+pub struct Decided {
+    /// `allow`, `unauthenticated` or `forbidden`.
+    decision: &'static str,
+    /// The status that goes with it: 200, 401 or 403.
+    status: u16,
+    /// A stable code.
+    reason: &'static str,
+    /// A sentence: what is wrong and what to do.
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    www_authenticate: Option<String>,
+    /// The key that was proven, and what it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    key: Option<KeyId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    account: Option<AccountId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    environment: Option<EnvironmentId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mode: Option<Mode>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<Kind>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<String>>)]
+    scopes: Option<Vec<Scope>>,
+    /// The action that the route names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    action: Option<String>,
+    /// The policies that decided.
+    policies: Vec<String>,
+    /// Scopes, one of which would be enough.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>, required = false)]
+    missing_scopes: Vec<Scope>,
+    /// The digest of the policies that were asked.
+    revision: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
+}
+
+impl Decided {
+    /// What is told of a verdict, in a realm, about the request of this id.
+    pub fn of(verdict: &Verdict, realm: Option<&str>, request_id: Option<&str>) -> Self {
+        let key = verdict.key.as_deref().map(|live| &live.key);
+        let outcome = verdict.reason.outcome();
+        Self {
+            decision: outcome.as_str(),
+            status: outcome.status(),
+            reason: verdict.reason.as_str(),
+            message: message(verdict),
+            www_authenticate: realm.and_then(|realm| challenge(verdict, realm)),
+            key: key.map(|key| key.id),
+            account: key.map(|key| key.account),
+            environment: key.map(Key::environment),
+            mode: key.map(|key| key.mode),
+            kind: key.map(|key| key.kind),
+            scopes: key.map(|key| key.scopes.to_vec()),
+            action: verdict.action.as_deref().map(str::to_owned),
+            policies: verdict.policies.iter().map(ToString::to_string).collect(),
+            missing_scopes: verdict.missing_scopes.to_vec(),
+            revision: verdict.revision.digest_text().to_owned(),
+            request_id: request_id.map(str::to_owned),
+        }
     }
 }
 

@@ -16,13 +16,12 @@ use axum::http::{HeaderValue, Response, StatusCode};
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 
-use super::answer::{self, Problem};
+use super::answer::{self, Decided, Problem};
 use super::request_id::RequestId;
 use super::{Decision, names};
 use crate::authorize::credentials::Credentials;
-use crate::authorize::verdict::Verdict;
 use crate::authorize::{Call, RequestLine, Stated, Transport};
-use crate::key::{AccountId, EnvironmentId, KeyId, Kind, Mode, Scope, masked};
+use crate::key::{EnvironmentId, masked};
 use crate::pdp::Unavailable;
 
 /// The most items of one batch.
@@ -78,63 +77,8 @@ struct Batch<'a> {
 
 #[derive(Serialize)]
 struct BatchAnswer {
-    items: Vec<Answer>,
+    items: Vec<Decided>,
     request_id: String,
-}
-
-/// The decision about one call.
-#[derive(Serialize)]
-struct Answer {
-    decision: &'static str,
-    status: u16,
-    reason: &'static str,
-    message: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    www_authenticate: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<KeyId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    account: Option<AccountId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    environment: Option<EnvironmentId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    mode: Option<Mode>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    kind: Option<Kind>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    scopes: Option<Vec<Scope>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    action: Option<String>,
-    policies: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    missing_scopes: Vec<Scope>,
-    revision: String,
-    request_id: String,
-}
-
-impl Answer {
-    fn of(verdict: &Verdict, realm: &str, request_id: &RequestId) -> Self {
-        let key = verdict.key.as_deref().map(|live| &live.key);
-        let outcome = verdict.reason.outcome();
-        Self {
-            decision: outcome.as_str(),
-            status: outcome.status(),
-            reason: verdict.reason.as_str(),
-            message: answer::message(verdict),
-            www_authenticate: answer::challenge(verdict, realm),
-            key: key.map(|key| key.id),
-            account: key.map(|key| key.account),
-            environment: key.map(crate::key::Key::environment),
-            mode: key.map(|key| key.mode),
-            kind: key.map(|key| key.kind),
-            scopes: key.map(|key| key.scopes.to_vec()),
-            action: verdict.action.as_deref().map(str::to_owned),
-            policies: verdict.policies.iter().map(ToString::to_string).collect(),
-            missing_scopes: verdict.missing_scopes.to_vec(),
-            revision: verdict.revision.digest_text().to_owned(),
-            request_id: request_id.as_str().to_owned(),
-        }
-    }
 }
 
 /// A body that is not the question it should be.
@@ -213,8 +157,9 @@ pub async fn authorize_batch(
     decision.dated(found(Json(BatchAnswer { items, request_id: request_id_text }), &request_id))
 }
 
-async fn decide(decision: &Decision, call: &Call<'_>, request_id: &RequestId) -> Result<Answer, Unavailable> {
-    decision.decide(call, request_id, |verdict| Answer::of(verdict, &decision.config.realm, request_id)).await
+async fn decide(decision: &Decision, call: &Call<'_>, request_id: &RequestId) -> Result<Decided, Unavailable> {
+    let answer = |verdict: &_| Decided::of(verdict, Some(&decision.config.realm), Some(request_id.as_str()));
+    decision.decide(call, request_id, answer).await
 }
 
 /// The call, if this peer is believed.

@@ -84,6 +84,11 @@ macro_rules! identifier {
         pub struct $name(Base62);
 
         impl $name {
+            /// Stands for one in examples, in which things exist for the moment and are in no store.
+            pub const EXAMPLE: Self = Self(Base62(*b"Example000000000"));
+            /// Stands for one that is not [`Self::EXAMPLE`].
+            pub const ANOTHER: Self = Self(Base62(*b"Another000000000"));
+
             /// A new one, random.
             ///
             /// # Errors

@@ -31,6 +31,8 @@ pub struct Operation {
     pub action: EntityUid,
     /// The action and its groups, to go into every entity set.
     pub action_entities: Vec<Entity>,
+    /// The types of what it may be about, without namespace: `System`, `Account` and so on.
+    pub about: Vec<Box<str>>,
 }
 
 /// Policies about management, checked, and the operations that they are about.
@@ -71,7 +73,11 @@ impl Management {
             let uid = EntityUid::from_type_name_and_id(of_type.clone(), EntityId::new(name));
             let groups = all.ancestors(&uid).into_iter().flatten();
             let action_entities = std::iter::once(&uid).chain(groups).filter_map(|uid| all.get(uid).cloned()).collect();
-            operations.insert(route.into(), Operation { name: name.as_str().into(), action: uid, action_entities });
+            let about =
+                schema.resources_for_action(&uid).into_iter().flatten().map(|of_type| of_type.basename().into());
+            let about = about.collect();
+            operations
+                .insert(route.into(), Operation { name: name.as_str().into(), action: uid, action_entities, about });
         }
         Ok(Self { schema, policies, operations })
     }

@@ -31,4 +31,5 @@ pub use model::{Model, PrincipalKind};
 pub use problem::{Problem, Rejection};
 pub use revision::{PolicyInfo, Revision};
 pub use routes::{Route, RouteMatch, Target};
+pub(crate) use scan::tokens;
 pub use slice::{ContextUse, Slice};

@@ -23,7 +23,7 @@ const MOST_PROBLEMS: usize = 100;
 static GENERATIONS: AtomicU64 = AtomicU64::new(0);
 
 /// What people see of a policy.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct PolicyInfo {
     /// Its `@id`, or `file:line` when it has none.
     pub name: String,

@@ -168,6 +168,11 @@ fn is_operator(token: &str) -> bool {
     )
 }
 
+/// The tokens of a text, as the bytes that they take.
+pub(crate) fn tokens(text: &str) -> impl Iterator<Item = Range<usize>> {
+    Tokens { text, at: 0 }.map(|(span, _)| span)
+}
+
 /// Words, single marks, and strings as one token each; white space and comments are passed over.
 pub(super) struct Tokens<'a> {
     text: &'a str,

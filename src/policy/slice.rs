@@ -44,7 +44,8 @@ pub struct ContextUse {
 }
 
 impl ContextUse {
-    const ALL: Self = Self { secure: true, method: true, path: true, ip: true, time: true };
+    /// All of them.
+    pub const ALL: Self = Self { secure: true, method: true, path: true, ip: true, time: true };
 
     fn add(&mut self, attribute: &str) {
         match attribute {

@@ -15,7 +15,7 @@ use cedar_policy_symcc::Env;
 use serde::{Deserialize, Serialize};
 
 use super::world::Case;
-use crate::authorize::evaluate::ask;
+use crate::authorize::evaluate::{Posed, ask};
 use crate::evaluation::Evaluation;
 use crate::policy::{Model, PrincipalKind};
 
@@ -125,7 +125,8 @@ impl Maker<'_> {
 
 /// What the real authorizer says of what a solver found.
 pub fn replay(policies: &PolicySet, found: &Env) -> Evaluation {
-    ask(policies, &found.request, &found.entities, &[])
+    let (request, entities) = (found.request.clone(), found.entities.clone());
+    ask(policies, &Posed { request, entities, required: vec![] })
 }
 
 /// The policies of `set` that apply to what a solver found; none may fail.

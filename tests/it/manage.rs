@@ -84,7 +84,7 @@ pub async fn reason(client: &Client, decision_url: &str, token: &str) -> String 
 
 /// Who may do each operation, to an account and a key of it in live mode: Operator, oWner, Developer, Viewer,
 /// Outsider (somebody without a role). In small letters: to a test key alone.
-const MAY: [(&str, &str); 45] = [
+const MAY: [(&str, &str); 46] = [
     ("createAccount", "O"),
     ("listAccounts", "OWDVX"),
     ("getAccount", "OWDV"),
@@ -99,6 +99,7 @@ const MAY: [(&str, &str); 45] = [
     ("listAllKeys", "O"),
     ("getKey", "OWDV"),
     ("getKeyPermissions", "OWDV"),
+    ("explain", "OWDV"),
     ("listKeyEvents", "OWDV"),
     ("updateKey", "OWd"),
     ("disableKey", "OWd"),
@@ -132,8 +133,9 @@ const MAY: [(&str, &str); 45] = [
     ("approvePolicies", "O"),
 ];
 
-fn body_of(operation: &str, mode: &str) -> Option<Value> {
+fn body_of(operation: &str, mode: &str, key: &str) -> Option<Value> {
     Some(match operation {
+        "explain" => json!({ "key": key, "method": "GET", "path": "/v1/resources" }),
         "createAccount" | "renameAccount" => json!({ "name": "Another" }),
         "setMember" => json!({ "role": "viewer" }),
         "createKey" => json!({ "kind": "secret", "mode": mode, "name": "worker" }),
@@ -173,7 +175,7 @@ async fn each_operation_is_refused_without_a_token_and_done_for_each_role_as_the
                 let (key, _) = operator.key(&account, "secret", mode).await;
                 let path = path.replace("{account}", &account).replace("{key}", &key).replace("{user}", &target);
                 let path = path.replace("{token}", "tok_0000000000000000");
-                let (method, body) = (method.to_uppercase(), body_of(operation, mode));
+                let (method, body) = (method.to_uppercase(), body_of(operation, mode, &key));
                 let anonymous = operator.with(None);
                 assert_eq!(anonymous.status(&method, &path, body.as_ref()).await, 401, "{operation}");
                 let broken = operator.with(Some("kw_nonsense".into()));

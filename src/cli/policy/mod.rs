@@ -12,6 +12,7 @@ mod lint;
 mod new_scope;
 mod replay;
 mod status;
+mod test;
 
 use clap::Subcommand;
 
@@ -27,6 +28,7 @@ use crate::prove::Proof;
 pub(in crate::cli) enum Policy {
     /// Say what a reload of the files would say
     Check(check::Check),
+    Test(test::Test),
     /// Say what is in force, and what is refused or waits, since when and why
     Status(status::Status),
     /// List the revisions that were in force: since when, by whom, and what was different
@@ -54,6 +56,7 @@ pub(in crate::cli) fn run(given: &Policy) -> Result<(), Failure> {
         Policy::Lint(given) => lint::run(given),
         Policy::NewScope(given) => new_scope::run(given),
         Policy::Replay(given) => replay::run(given),
+        Policy::Test(given) => test::run(given),
         Policy::Status(given) => status::run(given),
         Policy::History(given) => history::history(given),
         Policy::Show(given) => history::show(given),

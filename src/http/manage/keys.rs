@@ -226,7 +226,7 @@ fn networks(texts: &[String]) -> Result<Vec<ipnet::IpNet>, Refusal> {
 }
 
 /// A scope that the schema does not know would never grant anything.
-fn scopes(caller: &Caller, names: &[String]) -> Result<Vec<Scope>, Refusal> {
+pub(super) fn scopes(caller: &Caller, names: &[String]) -> Result<Vec<Scope>, Refusal> {
     let known = &caller.revision.model().scopes;
     match (0..).zip(names).find(|(_, name)| !known.iter().any(|known| **known == ***name)) {
         None => Ok(names.iter().map(|name| Scope::from(name.as_str())).collect()),

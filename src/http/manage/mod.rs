@@ -9,6 +9,7 @@ mod accounts;
 mod backup;
 mod decisions;
 mod events;
+pub mod explain;
 mod input;
 mod keys;
 mod leaks;
@@ -201,6 +202,7 @@ fn operations() -> OpenApiRouter<Shared> {
         .routes(routes!(policies::get_revision))
         .routes(routes!(policies::roll_back))
         .routes(routes!(policies::approve))
+        .routes(routes!(explain::explain_call))
         .routes(routes!(backup::back_up_all))
         .routes(routes!(transfer::export_all))
         .routes(routes!(transfer::import))
