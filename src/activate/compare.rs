@@ -1,6 +1,6 @@
 //! What an edit means, as far as it is kept: whether somebody may do more, and a summary for people.
 //!
-//! How it is found out is [`compare`](crate::compare)'s business. It is asked once for each revision that comes into
+//! How it is found out is [`mod@crate::compare`]'s business. It is asked once for each revision that comes into
 //! force, off the decision path.
 
 use serde::{Deserialize, Serialize};

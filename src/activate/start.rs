@@ -59,7 +59,7 @@ pub struct Settings {
 /// What a daemon begins with.
 enum Beginning {
     /// Something that was never in force.
-    New(Candidate),
+    New(Box<Candidate>),
     /// What was in force last.
     Again(Arc<Revision>, Source),
 }
@@ -184,5 +184,6 @@ async fn begin(
 async fn begin_anew(vetter: &Vetter, read: &Result<Bundle, Rejection>) -> Result<Beginning, StartError> {
     let bundle = read.as_ref().map_err(|rejection| StartError::Refused(rejection.clone()))?.clone();
     let vetted = vetter.vet(&bundle).await.map_err(|failure| StartError::Refused(failure.into_rejection()))?;
-    Ok(Beginning::New(Candidate { bundle, revision: Arc::new(vetted), proof: None, comparison: None, git: None }))
+    let candidate = Candidate { bundle, revision: Arc::new(vetted), proof: None, comparison: None, git: None };
+    Ok(Beginning::New(Box::new(candidate)))
 }

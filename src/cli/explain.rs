@@ -25,7 +25,7 @@ use crate::policy::Revision;
 /// Without a key, the call has no credentials. Nothing comes of it: no use is noted, and no token is marked.
 #[derive(Args)]
 pub(super) struct Explain {
-    /// Method and path, for example `DELETE /v1/resources/res_1`
+    /// Method and path, for example `DELETE /v1/resources/res_1`; or the id of a recorded decision or its request
     #[arg(required = true, num_args = 1..=2, value_names = ["METHOD", "PATH"])]
     request: Vec<String>,
     /// The id of the key that makes the call: `key_…`
@@ -66,6 +66,10 @@ pub(super) struct Explain {
 }
 
 pub(super) fn run(given: &Explain) -> Result<(), Failure> {
+    if let Some(decision) = given.decision() {
+        let told = given.online.client()?.get(&["decisions", decision, "explanation"], &[])?;
+        return given.online.tell(&told, |told| read_out(told, ink()));
+    }
     let (method, path) = given.line()?;
     let told = match &given.policies {
         Some(folder) => given.of_files(folder, method, path)?,
@@ -78,6 +82,13 @@ pub(super) fn run(given: &Explain) -> Result<(), Failure> {
 }
 
 impl Explain {
+    /// The one word that names a recorded decision, where nothing is supposed.
+    fn decision(&self) -> Option<&str> {
+        let [word] = self.request.as_slice() else { return None };
+        let is_name = word.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(letter));
+        (is_name && self.key.is_none() && self.kind.is_none() && self.policies.is_none()).then_some(word)
+    }
+
     fn line(&self) -> Result<(String, String), Failure> {
         let words = match self.request.as_slice() {
             [both] => both.split_once(' '),

@@ -22,7 +22,7 @@ use self::literals::Literals;
 use self::sample::Sampler;
 use self::symbolic::Symbolic;
 use crate::key::{Kind, Scope};
-use crate::policy::{PrincipalKind, Revision, Route, Slice};
+use crate::policy::{PrincipalKind, Revision, Route};
 use crate::prove::solver::{Session, Unproven};
 use crate::prove::witness::Witness;
 
@@ -283,13 +283,13 @@ pub async fn compare(before: &Arc<Revision>, after: &Arc<Revision>, session: Opt
 /// `None` when it is proven that nothing has changed.
 async fn row(pair: &Pair<'_>, subject: &Subject, sampler: &Sampler<'_>, symbolic: &mut Symbolic<'_>) -> Option<Row> {
     let (route, kind) = (pair.route()?, subject.principal());
-    let slice = |route: Option<&Route>| route.and_then(|route| route.slice(kind)).map(Slice::clone);
-    let (old, new) = (slice(pair.before), slice(pair.after));
+    let old = pair.before.and_then(|route| route.slice(kind));
+    let new = pair.after.and_then(|route| route.slice(kind));
     let is_same_route = match (pair.before, pair.after) {
         (Some(before), Some(after)) => before.target == after.target && before.action == after.action,
         _ => false,
     };
-    if is_same_route && symbolic::are_alike(old.as_ref(), new.as_ref()) {
+    if is_same_route && symbolic::are_alike(old, new) {
         return None;
     }
     let (mut widened, mut narrowed) = sampler.differences(route, subject);

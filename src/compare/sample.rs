@@ -261,9 +261,8 @@ pub(super) fn supposed(
 fn decide(revision: &Arc<Revision>, route: &Route, sample: &Sample<'_>) -> Verdict {
     let own = sample.key.map(|live| live.key.environment());
     let environment = match (sample.place, own) {
-        (Place::Own, _) => None,
         (Place::OtherMode, Some(own)) => Some(EnvironmentId { mode: other(own.mode), ..own }),
-        (Place::OtherMode, None) => None,
+        (Place::Own, _) | (Place::OtherMode, None) => None,
         (Place::Other(account, mode), _) => Some(EnvironmentId { account, mode }),
     };
     let target = path(route, sample.item);

@@ -166,7 +166,8 @@ const EDITS: [&str; 14] = [
 
 fn edited(edits: &BTreeSet<usize>, without: &BTreeSet<&str>) -> Arc<Revision> {
     with(|files| {
-        let text: String = edits.iter().map(|at| format!("@id(\"edit-{at}\")\n{}\n", EDITS[*at])).collect();
+        let edits = edits.iter().map(|at| format!("@id(\"edit-{at}\")\n{}\n", EDITS[*at]));
+        let text = edits.collect::<Vec<_>>().concat();
         files.insert("policies/edits.cedar".into(), format!("// Edits.\n{text}"));
         let shipped = files.get_mut(POLICIES).unwrap();
         for name in without {

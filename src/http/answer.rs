@@ -69,7 +69,7 @@ impl<'a> Problem<'a> {
 
 /// A decision, as JSON.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Decision)]
+#[schema(as = Verdict)]
 pub struct Decided {
     /// `allow`, `unauthenticated` or `forbidden`.
     decision: &'static str,

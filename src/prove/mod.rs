@@ -6,7 +6,7 @@
 //! Authorization", OOPSLA 2024, section 5).
 //!
 //! Nothing here runs in the daemon's own process: compiling recurses as deep as the policies do, and a solver takes what time
-//! it takes. [`examine`](mod@examine) starts a child for it.
+//! it takes. [`examine`](mod@crate::examine) starts a child for it.
 
 pub mod solver;
 mod told;

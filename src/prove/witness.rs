@@ -92,10 +92,8 @@ impl Maker<'_> {
         match self.case.kind {
             PrincipalKind::Anonymous => add(Entity::with_uid(principal.clone())),
             PrincipalKind::Key(_) => {
-                let own = match self.found.entities.get(principal)?.attr("environment")? {
-                    Ok(EvalResult::EntityUid(own)) => own,
-                    _ => return None,
-                };
+                let own = self.found.entities.get(principal)?.attr("environment")?;
+                let Ok(EvalResult::EntityUid(own)) = own else { return None };
                 self.environment(&own)?.into_iter().for_each(&mut add);
                 let scopes = self.above(principal, &model.scope);
                 scopes.iter().cloned().map(Entity::with_uid).for_each(&mut add);

@@ -62,6 +62,16 @@ impl<'r> Again<'r> {
         (is_theirs && target.is_some()).then_some(Self { record, target })
     }
 
+    /// Who makes it: the key as it was then, proven.
+    ///
+    /// # Errors
+    /// When the operating system has no random bytes to give.
+    pub fn caller(&self) -> Result<Caller, getrandom::Error> {
+        let Some(facts) = self.record.key() else { return Ok(Caller::Anonymous) };
+        let selector = Selector::random()?;
+        Ok(Caller::Proven(Arc::new(LiveKey::new(facts.key(selector, self.record.time()), 1)), selector))
+    }
+
     /// The call as a surface would describe it, but for its credentials, which are nowhere.
     pub fn call(&self) -> Call<'_> {
         let line = self.target.as_deref().map(|target| RequestLine { method: self.record.method(), target });

@@ -173,7 +173,7 @@ impl Comparison {
 
 /// What would be decided differently.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-#[schema(as = Comparison)]
+#[schema(as = Flips)]
 pub struct Report {
     /// Decisions that were made again.
     pub decided_again: u64,

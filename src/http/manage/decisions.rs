@@ -1,6 +1,7 @@
 //! The recorded decisions, over HTTP. Who may read a key may read the decisions with it; all of them are operators'.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
@@ -12,14 +13,16 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::accounts::find_account;
 use super::backup::lines;
+use super::explain::Told as Explained;
 use super::input::Params;
 use super::keys::{Paging, seen_key};
 use super::refusal::{Refusal, Refusals};
 use super::view::Page;
 use super::{Caller, Manage, Shared};
+use crate::authorize::explain::explain;
 use crate::authorize::manage::Subject;
 use crate::authorize::verdict::{Outcome, Reason};
-use crate::recorded::{Filter, Record, RecordId, Recorder, Told};
+use crate::recorded::{Again, Filter, Record, RecordId, Recorder, Told};
 
 /// Decisions that an export reads at a time.
 const CHUNK: usize = 500;
@@ -147,7 +150,36 @@ pub(super) async fn get_decision(
     caller: Caller,
     Path(decision): Path<String>,
 ) -> Result<Json<Told>, Refusal> {
-    let recorder = recorder(&manage).or_else(|off| caller.may(Subject::System).and(Err(off)))?;
+    Ok(Json(Told::from(&recorded(&manage, &caller, decision).await?)))
+}
+
+/// Say why a recorded call is decided as it is: under the policies in force now, with the key as it was then.
+#[utoipa::path(
+    get, path = "/v1/decisions/{decision}/explanation", tag = "decisions", operation_id = "explainDecision",
+    params(("decision" = String, Path, description = "`dec_…`, or the id of the request")),
+    responses((status = 200, body = Explained), Refusals)
+)]
+pub(super) async fn explain_decision(
+    State(manage): State<Shared>,
+    caller: Caller,
+    Path(decision): Path<String>,
+) -> Result<Json<Explained>, Refusal> {
+    let record = recorded(&manage, &caller, decision).await?;
+    let revision = Arc::clone(&caller.revision);
+    let explaining = tokio::task::spawn_blocking(move || {
+        let Some(again) = Again::of(&record) else {
+            let detail = format!("no policy was asked about this call: it is {}", record.ruling().reason.as_str());
+            return Err(Refusal::new(StatusCode::CONFLICT, "not_decided_by_policies", detail));
+        };
+        let calling = again.caller().map_err(|error| Refusal::internal(&error))?;
+        Ok(Explained::of(explain(&again.call(), &calling, &revision, record.time()), None))
+    });
+    explaining.await.map_err(|error| Refusal::internal(&error))?.map(Json)
+}
+
+/// The decision of this id, or the newest of this request, if the caller may read it.
+async fn recorded(manage: &Shared, caller: &Caller, decision: String) -> Result<Record, Refusal> {
+    let recorder = recorder(manage).or_else(|off| caller.may(Subject::System).and(Err(off)))?;
     let looked = tokio::task::spawn_blocking(move || match decision.parse::<RecordId>() {
         Ok(id) => recorder.get(id),
         Err(_) => recorder.find(&decision),
@@ -155,8 +187,8 @@ pub(super) async fn get_decision(
     let Some(record) = looked.await.map_err(|error| Refusal::internal(&error))? else {
         return caller.may(Subject::System).and(Err(Refusal::not_found("recorded decision")));
     };
-    may_read(&manage, &caller, &record)?;
-    Ok(Json(Told::from(&record)))
+    may_read(manage, caller, &record)?;
+    Ok(record)
 }
 
 /// How many decisions there were in the last day, by reason and by action. Of a key or an account, those that are

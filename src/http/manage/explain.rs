@@ -86,6 +86,7 @@ pub struct Resource {
 
 /// A decision, and why.
 #[derive(Serialize, ToSchema)]
+#[schema(as = ExplainedCall)]
 pub struct Told {
     verdict: Decided,
     #[serde(flatten)]

@@ -196,6 +196,7 @@ fn operations() -> OpenApiRouter<Shared> {
         .routes(routes!(decisions::count_decisions))
         .routes(routes!(decisions::export_decisions))
         .routes(routes!(decisions::get_decision))
+        .routes(routes!(decisions::explain_decision))
         .routes(routes!(shadow::get_shadow))
         .routes(routes!(leaks::report_leaks))
         .routes(routes!(policies::list_revisions))
