@@ -141,25 +141,27 @@ impl<'a> From<&UserToken<'a>> for Presented<'a> {
 /// caller sent. Whatever looks like the beginning of a token is cut, well-formed or not, and so is a run of
 /// characters that could be a token whose prefix was written in another way, percent-encoded for example.
 pub fn masked(text: &str) -> Cow<'_, str> {
-    let mut out = String::new();
-    let mut is_cut = false;
+    // Most texts hold nothing like a token: they are looked through and not copied.
+    let mut out: Option<String> = None;
     let mut before = 0;
     for piece in text.split_inclusive(|character: char| !character.is_ascii_alphanumeric()) {
         let run = piece.bytes().take_while(u8::is_ascii_alphanumeric).count();
         let (run, end) = piece.split_at(run);
         // Digests and the ids of traces are hexadecimal; a token is not.
         let could_be = || run.len() >= SELECTOR + SECRET && !run.bytes().all(|character| character.is_ascii_hexdigit());
-        let has_prefix = || HEADS.iter().any(|prefix| text.get(..before).is_some_and(|text| text.ends_with(prefix)));
+        let (head, _) = text.split_at_checked(before).unwrap_or_default();
+        // Every head ends with an underscore, and few texts have one.
+        let has_prefix = || head.ends_with('_') && HEADS.iter().any(|prefix| head.ends_with(prefix));
         if !run.is_empty() && (has_prefix() || could_be()) {
+            let out = out.get_or_insert_with(|| head.to_owned());
             out.push('…');
-            is_cut = true;
-        } else {
-            out.push_str(run);
+            out.push_str(end);
+        } else if let Some(out) = &mut out {
+            out.push_str(piece);
         }
-        out.push_str(end);
         before += piece.len();
     }
-    if is_cut { Cow::Owned(out) } else { Cow::Borrowed(text) }
+    out.map_or(Cow::Borrowed(text), Cow::Owned)
 }
 
 impl fmt::Debug for Token<'_> {

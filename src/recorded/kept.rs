@@ -1,12 +1,13 @@
 //! What is kept of the decisions: the newest of them, and of older ones a few of each sort.
 //!
-//! When a record has to make room for a newer one, it becomes a sample of its sort (the same key, action and reason).
-//! A sort keeps its newest few, so that what is rare is still there after a flood of what is common. When there are
+//! When a record has to make room for a newer one, it may become a sample of its sort (the same key, action and reason).
+//! A sort keeps a few, which newer ones replace now and then, so that what is rare is still there after a flood of what is common. When there are
 //! more sorts than places for them, one at random gives way: the rare have the same chance as the common.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use jiff::Timestamp;
 
 use super::record::{Offered, Record, RecordId, Shared};
@@ -16,6 +17,8 @@ use crate::key::{AccountId, KeyId};
 
 /// Samples of one sort.
 const SAMPLES: usize = 3;
+/// One of so many takes the place of an older sample, where a sort has all that it may have.
+const SELDOM: u64 = 16;
 
 /// Which decisions are asked for: those of which all that is given holds.
 #[derive(Debug, Clone, Default)]
@@ -140,7 +143,7 @@ struct Samples {
     most: usize,
     records: BTreeMap<u64, Record>,
     /// The places of each sort's samples, the oldest first.
-    sorts: HashMap<Sort, Vec<u64>>,
+    sorts: HashMap<Sort, Vec<u64>, RandomState>,
     /// Every sort once, to choose one at random.
     all: Vec<Sort>,
 }
@@ -149,15 +152,20 @@ impl Samples {
     fn push(&mut self, record: Record) {
         let ruling = record.ruling();
         let sort = (record.key().map(|key| key.id), ruling.action.clone(), ruling.reason);
-        if !self.sorts.contains_key(&sort) {
-            self.make_room(record.place);
-            self.all.push(sort.clone());
+        match self.sorts.get_mut(&sort) {
+            // What is common is not looked at each time.
+            Some(places) if places.len() >= SAMPLES && !mixed(record.place).is_multiple_of(SELDOM) => return,
+            Some(places) if places.len() >= SAMPLES => {
+                self.records.remove(&places.remove(0));
+                places.push(record.place);
+            }
+            Some(places) => places.push(record.place),
+            None => {
+                self.make_room(record.place);
+                self.all.push(sort.clone());
+                self.sorts.insert(sort, vec![record.place]);
+            }
         }
-        let places = self.sorts.entry(sort).or_default();
-        if places.len() >= SAMPLES {
-            self.records.remove(&places.remove(0));
-        }
-        places.push(record.place);
         self.records.insert(record.place, record);
     }
 
@@ -165,12 +173,15 @@ impl Samples {
         if self.all.len() < self.most {
             return;
         }
-        // Any mixing will do: nobody gains by foreseeing which sample gives way.
-        let mixed = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-        let at = usize::try_from(mixed).unwrap_or_default() % self.all.len().max(1);
+        let at = usize::try_from(mixed(seed)).unwrap_or_default() % self.all.len().max(1);
         let gone = self.all.swap_remove(at);
         for place in self.sorts.remove(&gone).into_iter().flatten() {
             self.records.remove(&place);
         }
     }
+}
+
+/// A number that looks like chance. Any mixing will do: nobody gains by foreseeing which sample gives way.
+fn mixed(place: u64) -> u64 {
+    place.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32
 }

@@ -11,6 +11,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use cedar_policy::PolicyId;
+use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 
 use crate::authorize::path::normalise;
@@ -266,8 +267,8 @@ impl Offered {
 #[derive(Default)]
 pub(super) struct Shared {
     /// The newest facts of each key.
-    keys: HashMap<KeyId, Arc<KeyFacts>>,
-    rulings: HashSet<Arc<Ruling>>,
+    keys: HashMap<KeyId, Arc<KeyFacts>, RandomState>,
+    rulings: HashSet<Arc<Ruling>, RandomState>,
     /// How many there may be before the next look at what nobody needs any more.
     keys_before_sweep: usize,
     rulings_before_sweep: usize,

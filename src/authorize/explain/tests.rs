@@ -67,7 +67,7 @@ unless { ["DELETE"].contains(context.method) };
         ),
         (
             "scope-resources-write",
-            "OutOfScope principal:31 did not hold: principal in DocsApi::Scope::\"resources:write\" was false \
+            "OutOfScope principal:35 did not hold: principal in DocsApi::Scope::\"resources:write\" was false \
              (principal = DocsApi::RestrictedKey::\"key_Example000000000\" in 3)",
         ),
         (
@@ -193,7 +193,7 @@ fn an_operation_of_the_management_api_is_explained_like_a_call() {
     let names: Vec<_> = policies.iter().map(|examined| &*examined.policy.name).collect();
     assert_eq!(names, ["operators-do-everything", "owners-manage-their-accounts", "developers-manage-test-keys"]);
     let parts: Vec<_> = policies[2].parts.iter().map(told_of_part).collect();
-    assert_eq!(parts, ["when:34 did not hold: resource.mode == \"test\" was false (resource.mode = \"live\")"]);
+    assert_eq!(parts, ["when:50 did not hold: resource.mode == \"test\" was false (resource.mode = \"live\")"]);
 }
 
 #[test]

@@ -11,9 +11,13 @@ use super::{Edit, Plan};
 use crate::policy::revision::{Written, written_policies};
 use crate::policy::{Bundle, Revision};
 
+/// Where the examples about management are.
+const MANAGEMENT: &str = "policies/tests/management.toml";
+
 /// The examples go behind the last one.
 pub(super) fn examples(bundle: &Bundle, plan: &Plan<'_>, additions: &Additions) -> Result<Edit, String> {
-    let mut files = bundle.tests();
+    // Those about management are a file of their own, as its policies are.
+    let mut files = bundle.tests().filter(|(file, _)| *file != MANAGEMENT);
     match (files.next(), files.next()) {
         (None, _) => {
             let file = format!("policies/tests/{}.toml", plan.scope.replace([':', '/'], "-"));
