@@ -131,7 +131,7 @@ fn edits() -> Vec<Edit> {
                 BAD,
                 b"forbid (principal, action == DocsApi::Action::\"listResources\", resource);".to_vec(),
             ),
-            place: ("policies/tests/docs-api.toml", Some(22)),
+            place: ("policies/tests/docs-api.toml", Some(24)),
             says: "the example \"a publishable key lists resources\" fails",
         },
         edit(

@@ -144,7 +144,7 @@ async fn the_policies_in_play_are_told_with_what_they_saw_and_what_would_help() 
     assert_eq!(told["verdict"]["missing_scopes"], json!(["resources:write"]));
     let missed = policy(&told, "scope-resources-write");
     assert_eq!((&missed["state"], &missed["parts"][0]["part"]), (&json!("out_of_scope"), &json!("principal")));
-    assert_eq!((&missed["file"], &missed["line"]), (&json!("policies/docs-api.cedar"), &json!(29)));
+    assert_eq!((&missed["file"], &missed["line"]), (&json!("policies/docs-api.cedar"), &json!(33)));
     assert_eq!(told["near_misses"][0]["name"], "scope-resources-write");
     let stays = policy(&told, "guarantee-restricted-stays-in-its-environment");
     let values = &stays["parts"][0]["because"][0]["values"];
@@ -154,7 +154,7 @@ async fn the_policies_in_play_are_told_with_what_they_saw_and_what_would_help() 
     // The same on the command line.
     let said = operator.done(&["explain", "--key", id, "DELETE /v1/resources/res_1"]);
     let parts =
-        ["forbidden  403 scope_missing", "✗ policies", "policies/docs-api.cedar:29", "was false", "resources:write"];
+        ["forbidden  403 scope_missing", "✗ policies", "policies/docs-api.cedar:33", "was false", "resources:write"];
     for part in parts.into_iter().chain([id, environment]) {
         assert!(said.contains(part), "{part}: {said}");
     }
@@ -196,21 +196,21 @@ The way to it
   ✗ policies     no policy permits it
 
 Policies in play; 8 others cannot apply to such a call
-  · permit scope-resources-write                          policies/docs-api.cedar:29
-      principal in DocsApi::Scope::\"resources:write\"  was false  line 31
+  · permit scope-resources-write                          policies/docs-api.cedar:33
+      principal in DocsApi::Scope::\"resources:write\"  was false  line 35
         principal = RestrictedKey::\"key_Example000000000\" in Environment::\"acct_Example000000000/live\", \
                  Scope::\"resources:read\"
   · forbid guarantee-https-only                           policies/guarantees/docs-api.cedar:3  a guarantee
       unless { context.secure }  was true  line 5
-  · forbid guarantee-restricted-stays-in-its-environment  policies/guarantees/docs-api.cedar:20  a guarantee
-      unless { resource in principal.environment }  was true  line 22
+  · forbid guarantee-restricted-stays-in-its-environment  policies/guarantees/docs-api.cedar:32  a guarantee
+      unless { resource in principal.environment }  was true  line 38
         resource              = Resource::\"res_1\" in Environment::\"acct_Example000000000/live\"
         principal.environment = Environment::\"acct_Example000000000/live\"
 
 Permits that one part kept from applying
-  scope-resources-write  policies/docs-api.cedar:31  principal in DocsApi::Scope::\"resources:write\"
-  secret-full-access     policies/docs-api.cedar:17  principal is DocsApi::SecretKey
-  scope-resources-read   policies/docs-api.cedar:24  action in DocsApi::Action::\"resources:read\"
+  scope-resources-write  policies/docs-api.cedar:35  principal in DocsApi::Scope::\"resources:write\"
+  secret-full-access     policies/docs-api.cedar:18  principal is DocsApi::SecretKey
+  scope-resources-read   policies/docs-api.cedar:28  action in DocsApi::Action::\"resources:read\"
 
 Scopes, one of which would be enough: resources:write
 

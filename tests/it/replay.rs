@@ -82,7 +82,7 @@ async fn what_a_replay_says_would_happen_is_what_happens_once_the_candidate_is_i
         (
             "@id(\"narrower\") forbid (principal is DocsApi::SecretKey, action == DocsApi::Action::\"listJobs\", resource);
              @id(\"public\") permit (principal == DocsApi::Anonymous::\"anonymous\",
-                action == DocsApi::Action::\"listResources\", resource);
+                action == DocsApi::Action::\"listResources\", resource) when { context.secure };
              @id(\"wider\") permit (principal is DocsApi::RestrictedKey, action in [DocsApi::Action::\"listJobs\",
                 DocsApi::Action::\"enqueueJob\"], resource) when { resource in principal.environment };",
             3,

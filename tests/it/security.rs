@@ -169,7 +169,7 @@ async fn case_16_a_real_preflight_follows_the_policy_for_anonymous() {
     std::fs::write(&schema, text.trim_end().strip_suffix('}').unwrap().to_owned() + preflight).unwrap();
     std::fs::write(
         demo.policies().join("cors.cedar"),
-        "@id(\"cors\") permit (principal, action == DocsApi::Action::\"preflightResources\", resource);",
+        "@id(\"cors\") permit (principal, action == DocsApi::Action::\"preflightResources\", resource) when { context.secure };",
     )
     .unwrap();
     demo.until_report(|report| {
