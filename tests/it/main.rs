@@ -27,6 +27,7 @@ mod nginx;
 mod openapi;
 mod permissions;
 mod policies;
+mod policy_diff;
 mod policy_files;
 mod policy_test;
 mod reload;

@@ -67,7 +67,7 @@ fn a_bad_edit_is_refused_with_file_line_and_reason() {
         (
             "half-written policies",
             with(POLICIES, |text| text[..text.len() / 2].to_owned()),
-            "policies/docs-api.cedar:27:8",
+            "policies/docs-api.cedar:27:20",
             "unexpected end of input",
         ),
         (
