@@ -20,6 +20,9 @@ use crate::http::manage::explain::Told;
 use crate::key::{AccountId, EnvironmentId, KeyId, Kind, Mode, Scope, masked};
 use crate::policy::Revision;
 
+/// Characters of the shortest word that is taken for the name of a decision or a request.
+const SHORTEST_NAME: usize = 16;
+
 /// Say why a call is decided as it is: each step, which policies decide, what their conditions saw, and what would help
 ///
 /// Without a key, the call has no credentials. Nothing comes of it: no use is noted, and no token is marked.
@@ -85,7 +88,10 @@ impl Explain {
     /// The one word that names a recorded decision, where nothing is supposed.
     fn decision(&self) -> Option<&str> {
         let [word] = self.request.as_slice() else { return None };
-        let is_name = word.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(letter));
+        // Longer than a method whose path was forgotten; and a token, which a URL must never have, is none.
+        let is_name = word.len() >= SHORTEST_NAME
+            && word.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(letter))
+            && masked(word) == *word;
         (is_name && self.key.is_none() && self.kind.is_none() && self.policies.is_none()).then_some(word)
     }
 

@@ -237,3 +237,24 @@ By revision ";
     let (code, _, error) = keyward(&["explain", "--policies", "nowhere", "GET /"], Path::new("."));
     assert!(code == 1 && error.contains("nowhere/schemas"), "{error}");
 }
+
+#[tokio::test]
+async fn a_recorded_decision_is_explained_by_its_name_and_a_token_is_never_taken_for_one() {
+    let demo = Demo::start();
+    let operator = Person::operator(&demo);
+    let question = json!({ "token": demo.get("RK_LIVE"), "method": "DELETE", "path": "/v1/resources/res_1" });
+    let request = demo.authorize(question).await["request_id"].as_str().unwrap().to_owned();
+    let told = operator.json(&["explain", &request]);
+    assert_eq!(told["verdict"]["reason"], "scope_missing");
+    assert_eq!(policy(&told, "scope-resources-write")["state"], "out_of_scope");
+    let said = operator.done(&["explain", &request]);
+    assert!(said.contains("403 scope_missing") && said.contains("docs-api.cedar:33"), "{said}");
+    operator.fails(&["explain", "0123456789abcdef0123456789abcdef"], 5, &["no such recorded decision"]);
+    let pasted = demo.get("SK_LIVE");
+    let (code, _, error) = operator.run(&["explain", pasted], "");
+    assert!(code == 2 && !error.contains(&pasted[20..]), "{error}");
+    // Of what no policy was asked there is nothing to explain.
+    let question = json!({ "token": demo.get("RK_LIVE"), "method": "GET", "path": "/v1/resources", "scheme": "http" });
+    let request = demo.authorize(question).await["request_id"].as_str().unwrap().to_owned();
+    operator.fails(&["explain", &request], 6, &["no policy was asked", "transport_insecure"]);
+}

@@ -18,8 +18,8 @@ fn save(folder: &Path, text: &str) {
     fs::write(folder.join("policies/edit.cedar"), text).unwrap();
 }
 
-const WIDER: &str = "@id(\"readers-see-jobs\")\npermit (principal in DocsApi::Scope::\"resources:read\", action == \
-                     DocsApi::Action::\"listJobs\", resource)\nwhen { resource in principal.environment };\n";
+const WIDER: &str = "@id(\"readers-see-webhooks\")\npermit (principal in DocsApi::Scope::\"resources:read\", action == \
+                     DocsApi::Action::\"listWebhooks\", resource)\nwhen { resource in principal.environment };\n";
 const NARROWER: &str = "@id(\"frozen\")\nforbid (principal, action in DocsApi::Action::\"resources:write\", resource == \
      DocsApi::Resource::\"res_frozen\");\n";
 const SAME: &str = "@id(\"again\")\npermit (principal is DocsApi::SecretKey, action, resource is DocsApi::Job)\nwhen { \
@@ -43,8 +43,8 @@ fn two_folders_are_compared_with_an_example_and_an_exit_code_each() {
             WIDER,
             3,
             [
-                "+ widened for restricted, resources:read: listJobs (GET /v1/jobs)",
-                "after:  allowed by readers-see-jobs",
+                "+ widened for restricted, resources:read: listWebhooks (GET /v1/webhooks)",
+                "after:  allowed by readers-see-webhooks",
             ],
         ),
     ] {

@@ -97,13 +97,13 @@ fn an_example_that_fails_is_told_with_the_way_to_the_decision() {
         context.time < datetime(\"2027-01-01\")  was true
           context.time = datetime(\"2026-06-01T00:00:00.000Z\")
   ✓ permit secret-full-access                         policies/docs-api.cedar:16
-      when {{ resource in principal.environment }}  was true  line 18
+      when {{ resource in principal.environment }}  was true  line 22
         resource              = Resource::\"res_1\" in {environment}
         principal.environment = {environment}
   · forbid guarantee-https-only                       policies/guarantees/docs-api.cedar:3  a guarantee
       unless {{ context.secure }}  was true  line 5
-  · forbid guarantee-secret-stays-in-its-environment  policies/guarantees/docs-api.cedar:16  a guarantee
-      unless {{ resource in principal.environment }}  was true  line 18
+  · forbid guarantee-secret-stays-in-its-environment  policies/guarantees/docs-api.cedar:24  a guarantee
+      unless {{ resource in principal.environment }}  was true  line 30
         resource              = Resource::\"res_1\" in {environment}
         principal.environment = {environment}
 
