@@ -142,6 +142,9 @@ impl Server {
         // The buffer is a hint that hyper may overshoot by a factor; the limit on the head is exact.
         http.max_buf_size(limits.header_bytes.max(LEAST_HEADER_BYTES));
         http.max_header_size(limits.header_bytes.max(LEAST_HEADER_BYTES));
+        // A client that hangs up at once has sent its request all the same, and perhaps a key in the clear. Otherwise hyper
+        // would drop a request that it has read before anybody has looked at it.
+        http.half_close(true);
         let shared = Arc::new(Shared { app, http, limits, tls, stop: stop.clone(), open: AtomicUsize::new(0) });
 
         let mut connections = JoinSet::new();

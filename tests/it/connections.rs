@@ -202,6 +202,21 @@ async fn an_idle_connection_and_a_body_that_never_comes_are_closed_in_their_own_
 }
 
 #[tokio::test]
+async fn a_request_whose_client_hung_up_before_anybody_looked_is_handled_all_the_same() {
+    let gate = Arc::new(Gate::default());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    client.write_all(b"GET /slow HTTP/1.1\r\nhost: t\r\n\r\n").await.unwrap();
+    drop(client);
+    let (stop, stopped) = watch::channel(false);
+    let server = tokio::spawn(Server::new(app(&gate), Limits::default()).run(listener, stopped, LONG));
+    tokio::time::timeout(LONG, gate.begun.notified()).await.expect("nobody looked at it");
+    gate.open.notify_one();
+    stop.send(true).unwrap();
+    assert_eq!(server.await.unwrap(), 0, "and its connection ends");
+}
+
+#[tokio::test]
 async fn oversize_heads_and_too_many_fields_are_answered_with_431() {
     let (running, _gate) = start(Limits::default(), LONG, None).await;
     let long = format!("GET / HTTP/1.1\r\nhost: t\r\nx: {}\r\n\r\n", "x".repeat(40_000));
