@@ -107,7 +107,7 @@ fn answers_alike(revision: &Arc<Revision>, call: &Call<'_>, caller: impl Fn() ->
     if verdict.reason != Reason::PolicyError {
         for id in verdict.policies.iter() {
             let named = revision.policies().iter().find(|info| info.name == AsRef::<str>::as_ref(id));
-            assert_eq!(named.map(|info| info.effect), Some(effect), "{id}");
+            assert_eq!(named.map(|info| &*info.effect), Some(effect), "{id}");
         }
     }
     assert!(verdict.reason != Reason::Allowed || !verdict.policies.is_empty(), "an allow names who permits it");

@@ -1,7 +1,7 @@
 //! What is in force, and what is not: as `GET /v1/policies` shows it.
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::compare::Comparison;
 use super::git::Commit;
@@ -10,7 +10,7 @@ use crate::policy::{Digest, Rejection};
 use crate::prove::Proof;
 
 /// Where a revision came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
     /// The files on disk.
@@ -22,7 +22,7 @@ pub enum Source {
 }
 
 /// The revision in force.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Active {
     /// Its digest.
     pub digest: Digest,
@@ -36,7 +36,7 @@ pub struct Active {
 }
 
 /// Files on disk that are not in force, because they were refused.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Refused {
     /// Their digest; none when they could not even be read or checked, so that they are tried again.
     pub digest: Option<Digest>,
@@ -50,7 +50,7 @@ pub struct Refused {
 }
 
 /// Files on disk that are not in force, because somebody could do more and nobody has approved it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Waiting {
     /// Their digest, which is to be approved.
     pub digest: Digest,
@@ -65,7 +65,7 @@ pub struct Waiting {
 }
 
 /// What is in force, and what is not.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
     /// The revision in force.
     pub active: Active,

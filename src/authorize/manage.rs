@@ -30,6 +30,19 @@ pub enum Subject<'a> {
     User(&'a User),
 }
 
+impl Subject<'_> {
+    /// The type that the schema has for it, without namespace.
+    pub fn of_type(&self) -> &'static str {
+        match self {
+            Self::System => "System",
+            Self::Account(_) => "Account",
+            Self::Environment(_) => "Environment",
+            Self::Key(_) => "Key",
+            Self::User(_) => "User",
+        }
+    }
+}
+
 /// Who wants to do something, when, and from where.
 #[derive(Debug, Clone, Copy)]
 pub struct Asking<'a> {

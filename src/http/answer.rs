@@ -3,10 +3,12 @@
 //! An allow carries every identity header, empty where there is nothing to say, so that a proxy that
 //! copies them replaces whatever the client sent under these names.
 
+use std::borrow::Cow;
+
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::names;
@@ -68,49 +70,49 @@ impl<'a> Problem<'a> {
 }
 
 /// A decision, as JSON.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = Verdict)]
 pub struct Decided {
     /// `allow`, `unauthenticated` or `forbidden`.
-    decision: &'static str,
+    pub(crate) decision: Cow<'static, str>,
     /// The status that goes with it: 200, 401 or 403.
-    status: u16,
+    pub(crate) status: u16,
     /// A stable code.
-    reason: &'static str,
+    pub(crate) reason: Cow<'static, str>,
     /// A sentence: what is wrong and what to do.
-    message: String,
+    pub(crate) message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    www_authenticate: Option<String>,
+    pub(crate) www_authenticate: Option<String>,
     /// The key that was proven, and what it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
-    key: Option<KeyId>,
+    pub(crate) key: Option<KeyId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
-    account: Option<AccountId>,
+    pub(crate) account: Option<AccountId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
-    environment: Option<EnvironmentId>,
+    pub(crate) environment: Option<EnvironmentId>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    mode: Option<Mode>,
+    pub(crate) mode: Option<Mode>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    kind: Option<Kind>,
+    pub(crate) kind: Option<Kind>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<String>>)]
-    scopes: Option<Vec<Scope>>,
+    pub(crate) scopes: Option<Vec<Scope>>,
     /// The action that the route names.
     #[serde(skip_serializing_if = "Option::is_none")]
-    action: Option<String>,
+    pub(crate) action: Option<String>,
     /// The policies that decided.
-    policies: Vec<String>,
+    pub(crate) policies: Vec<String>,
     /// Scopes, one of which would be enough.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<String>, required = false)]
-    missing_scopes: Vec<Scope>,
+    pub(crate) missing_scopes: Vec<Scope>,
     /// The digest of the policies that were asked.
-    revision: String,
+    pub(crate) revision: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    request_id: Option<String>,
+    pub(crate) request_id: Option<String>,
 }
 
 impl Decided {
@@ -119,9 +121,9 @@ impl Decided {
         let key = verdict.key.as_deref().map(|live| &live.key);
         let outcome = verdict.reason.outcome();
         Self {
-            decision: outcome.as_str(),
+            decision: outcome.as_str().into(),
             status: outcome.status(),
-            reason: verdict.reason.as_str(),
+            reason: verdict.reason.as_str().into(),
             message: message(verdict),
             www_authenticate: realm.and_then(|realm| challenge(verdict, realm)),
             key: key.map(|key| key.id),

@@ -1,12 +1,13 @@
 //! A bundle, checked whole: schema, policies and routes as one immutable value.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cedar_policy::{Effect, Policy, PolicyId, PolicySet, Schema, SchemaFragment, ValidationMode, Validator};
 use miette::Diagnostic;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::management::{self, Management};
 use super::routes::{self, Routes};
@@ -23,12 +24,12 @@ const MOST_PROBLEMS: usize = 100;
 static GENERATIONS: AtomicU64 = AtomicU64::new(0);
 
 /// What people see of a policy.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PolicyInfo {
     /// Its `@id`, or `file:line` when it has none.
     pub name: String,
     /// `permit` or `forbid`.
-    pub effect: &'static str,
+    pub effect: Cow<'static, str>,
     /// Its file.
     pub file: String,
     /// Its first line.
@@ -315,7 +316,13 @@ fn written<'a>(policy: &Policy, file: &str, text: &'a str, span: Range<usize>) -
         Effect::Permit => "permit",
         Effect::Forbid => "forbid",
     };
-    let info = PolicyInfo { name, effect, file: file.to_owned(), line, guarantee: file.starts_with(GUARANTEES) };
+    let info = PolicyInfo {
+        name,
+        effect: effect.into(),
+        file: file.to_owned(),
+        line,
+        guarantee: file.starts_with(GUARANTEES),
+    };
     let policy = policy.new_id(PolicyId::new(&info.name));
     Written { policy, info, text, start: span.start, end: span.end }
 }

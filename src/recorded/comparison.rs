@@ -1,11 +1,12 @@
 //! What would be decided differently: counted, and grouped so that a person sees why.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use cedar_policy::PolicyId;
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::again::Decided;
@@ -19,7 +20,7 @@ const EXAMPLES: usize = 3;
 const MOST_GROUPS: usize = 1_000;
 
 /// What becomes of a decision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
     /// A call that was denied is allowed.
@@ -172,7 +173,7 @@ impl Comparison {
 }
 
 /// What would be decided differently.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Flips)]
 pub struct Report {
     /// Decisions that were made again.
@@ -189,7 +190,7 @@ pub struct Report {
 }
 
 /// Decisions that changed alike.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = ComparisonGroup)]
 pub struct Group {
     /// How.
@@ -211,23 +212,23 @@ pub struct Group {
 }
 
 /// A reason, and the policies behind it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[schema(as = ComparisonRuling)]
 pub struct Ruled {
     /// The reason code.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// Their names.
     pub policies: Vec<String>,
 }
 
 impl Ruled {
     fn of((reason, policies): &(Reason, Arc<[PolicyId]>)) -> Self {
-        Self { reason: reason.as_str(), policies: policies.iter().map(ToString::to_string).collect() }
+        Self { reason: reason.as_str().into(), policies: policies.iter().map(ToString::to_string).collect() }
     }
 }
 
 /// One of the decisions.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = ComparisonExample)]
 pub struct Example {
     /// Its identity: `dec_…`.

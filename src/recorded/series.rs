@@ -1,5 +1,6 @@
 //! How many decisions there were in each minute of the last day, by reason and by action.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -87,20 +88,20 @@ impl Minute {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Totals {
     /// How many decisions there were of each reason, by its code.
-    pub reasons: BTreeMap<&'static str, u64>,
+    pub reasons: BTreeMap<Cow<'static, str>, u64>,
     /// How many there were about each action, by their outcome.
-    pub actions: BTreeMap<String, BTreeMap<&'static str, u64>>,
+    pub actions: BTreeMap<String, BTreeMap<Cow<'static, str>, u64>>,
 }
 
 impl Totals {
     fn add(&mut self, minute: &Minute) {
         for (reason, count) in minute.reasons() {
-            *self.reasons.entry(reason.as_str()).or_default() += u64::from(count);
+            *self.reasons.entry(reason.as_str().into()).or_default() += u64::from(count);
         }
         for (action, counts) in minute.actions() {
             for (outcome, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
                 let outcomes = self.actions.entry(action.to_owned()).or_default();
-                *outcomes.entry(outcome.as_str()).or_default() += u64::from(count);
+                *outcomes.entry(outcome.as_str().into()).or_default() += u64::from(count);
             }
         }
     }

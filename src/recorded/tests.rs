@@ -312,8 +312,8 @@ fn decisions_are_counted_by_the_minute_for_a_day() {
         series.minutes().map(|minute| minute.reasons().map(|(_, count)| count).sum::<u32>()).collect();
     assert_eq!(counted, [1, 1, 1], "the minutes 2, 3 and 1441: a day before that is over");
     let totals = series.totals(at(3) - jiff::SignedDuration::from_secs(30));
-    assert_eq!(totals.reasons, [("allowed", 2)].into());
-    assert_eq!(totals.actions, [("listJobs".to_owned(), [("allow", 2)].into())].into());
+    assert_eq!(totals.reasons, [("allowed".into(), 2)].into());
+    assert_eq!(totals.actions, [("listJobs".to_owned(), [("allow".into(), 2)].into())].into());
 }
 
 #[test]

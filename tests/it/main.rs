@@ -20,6 +20,7 @@ mod demo;
 mod explain;
 mod fuzz;
 mod harness;
+mod insight;
 mod last_used;
 mod lists;
 mod manage;

@@ -13,7 +13,7 @@ use cedar_policy::{
     AuthorizationError, Authorizer, Decision, Effect, EntityUid, EvalResult, Expression, Policy, PolicySet,
     eval_expression,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::super::evaluate::Posed;
@@ -44,7 +44,7 @@ impl Truth {
 }
 
 /// The smallest part of a condition that decided, and what it saw.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Because {
     /// The part, as it is written.
     pub text: String,
@@ -57,12 +57,12 @@ pub struct Because {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// What it looked at.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub values: Vec<Seen>,
 }
 
 /// A value that a condition saw.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Seen {
     /// Where it is, for example `principal.environment`.
     pub name: String,
@@ -70,7 +70,7 @@ pub struct Seen {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
     /// What the entity is in, where that was looked at.
-    #[serde(rename = "in", skip_serializing_if = "Vec::is_empty")]
+    #[serde(rename = "in", default, skip_serializing_if = "Vec::is_empty")]
     pub within: Vec<String>,
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cedar_policy::pst::{self, BinaryOp, Expr};
 use cedar_policy::{Effect, Policy, PolicySet};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::condition::{Because, Inquiry, Truth, conditions, scope};
@@ -15,7 +15,7 @@ use crate::policy::{PolicyInfo, Revision};
 const MOST_MISSES: usize = 10;
 
 /// A policy, and what became of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Examined {
     /// Which policy.
     #[serde(flatten)]
@@ -27,7 +27,7 @@ pub struct Examined {
 }
 
 /// What became of a policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// It applied: it permits or forbids.
@@ -41,7 +41,7 @@ pub enum State {
 }
 
 /// A part of a policy.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Part {
     /// Which.
     pub part: Which,
@@ -56,7 +56,7 @@ pub struct Part {
 }
 
 /// Which part of a policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Which {
     /// Who it is about.

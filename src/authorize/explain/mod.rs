@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use cedar_policy::PolicyId;
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use self::condition::{Because, Seen};
@@ -42,7 +42,7 @@ pub struct Explained {
 }
 
 /// Why a call is decided as it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Explanation {
     /// The way to the decision; of a call that is refused, the last step is the one that it failed at.
     pub steps: Vec<Step>,
@@ -56,10 +56,10 @@ pub struct Explanation {
 }
 
 /// A step on the way to a decision.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Step {
     /// `credentials`, `key`, `transport`, `address`, `path`, `route` or `policies`.
-    pub step: &'static str,
+    pub step: Cow<'static, str>,
     /// Whether the call went on from here; of `policies`, whether they allow it.
     pub passed: bool,
     /// What was found.
@@ -94,7 +94,7 @@ pub fn explain(call: &Call<'_>, caller: &Caller, revision: &Arc<Revision>, now: 
     }
     let passed = verdict.reason.outcome() == Outcome::Allow;
     let detail = said_of_policies(&verdict, slice.is_some(), principal.kind());
-    explanation.steps.push(Step { step: "policies", passed, detail });
+    explanation.steps.push(Step { step: "policies".into(), passed, detail });
     Explained { verdict, explanation }
 }
 
@@ -117,8 +117,8 @@ pub fn explain_management(
     };
     let who = asking.user.map_or_else(|| "none were sent".to_owned(), |user| format!("of the person {}", user.id));
     let steps = vec![
-        Step { step: "credentials", passed: true, detail: who },
-        Step { step: "policies", passed: is_allowed, detail },
+        Step { step: "credentials".into(), passed: true, detail: who },
+        Step { step: "policies".into(), passed: is_allowed, detail },
     ];
     let mut explanation = Explanation { steps, policies: vec![], others: all.policies().count(), near_misses: vec![] };
     if let Some(posed) = manage::pose(asking, operation, subject) {
@@ -154,7 +154,7 @@ impl Way {
             Ok(detail) => (true, detail),
             Err(detail) => (false, detail),
         };
-        self.steps.push(Step { step, passed, detail: shown(&detail) });
+        self.steps.push(Step { step: step.into(), passed, detail: shown(&detail) });
         passed.then_some(())
     }
 

@@ -93,7 +93,7 @@ fn a_policy_that_cannot_be_evaluated_is_told_with_where_and_why() {
     assert!(said.starts_with("Failed when:2 did not hold: context.time.toTime().toMilliseconds() + 9223"), "{said}");
     assert!(said.contains("overflow") && !said.contains("context.secure was"), "{said}");
     let last = explained.explanation.steps.last().unwrap();
-    assert_eq!((last.step, last.passed, &*last.detail), ("policies", false, "overflow could not be evaluated"));
+    assert_eq!((&*last.step, last.passed, &*last.detail), ("policies", false, "overflow could not be evaluated"));
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn a_call_that_does_not_come_to_the_policies_is_told_where_it_ended() {
     for (call, caller, step, said) in cases {
         let Explained { explanation, verdict } = explain(&call, &caller, &revision, now());
         let last = explanation.steps.last().unwrap();
-        assert_eq!((last.step, last.passed), (step, false), "{call:?}");
+        assert_eq!((&*last.step, last.passed), (step, false), "{call:?}");
         assert!(last.detail.contains(said), "{}", last.detail);
         assert!(explanation.policies.is_empty() && verdict.policies.is_empty());
     }

@@ -1,5 +1,6 @@
 //! The recorded decisions, over HTTP. Who may read a key may read the decisions with it; all of them are operators'.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -88,23 +89,23 @@ pub struct CountFilter {
 }
 
 /// How many decisions there were.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 pub struct Counts {
     /// The oldest first; where there were no decisions, there is nothing.
-    items: Vec<Count>,
+    pub(crate) items: Vec<Count>,
 }
 
 /// How many decisions there were in some minutes.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 #[schema(as = DecisionCount)]
 pub struct Count {
     /// When the minutes began.
     #[schema(value_type = String, format = DateTime)]
-    from: Timestamp,
+    pub(crate) from: Timestamp,
     /// By reason.
-    reasons: BTreeMap<&'static str, u64>,
+    pub(crate) reasons: BTreeMap<Cow<'static, str>, u64>,
     /// By action and outcome.
-    actions: BTreeMap<String, BTreeMap<&'static str, u64>>,
+    pub(crate) actions: BTreeMap<String, BTreeMap<Cow<'static, str>, u64>>,
 }
 
 /// The recorded decisions, the newest first: the last ones, and of older ones a few of each sort.

@@ -85,12 +85,12 @@ pub struct Resource {
 }
 
 /// A decision, and why.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 #[schema(as = ExplainedCall)]
 pub struct Told {
-    verdict: Decided,
+    pub(crate) verdict: Decided,
     #[serde(flatten)]
-    explanation: Explanation,
+    pub(crate) explanation: Explanation,
 }
 
 impl Told {

@@ -1,5 +1,6 @@
 //! The life of a key, over HTTP.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -528,26 +529,26 @@ pub struct Supposed {
 }
 
 /// What a key may do.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 pub struct Permissions {
     /// The digest of the policies that say so.
-    revision: String,
-    items: Vec<Permission>,
+    pub(crate) revision: String,
+    pub(crate) items: Vec<Permission>,
 }
 
 /// What becomes of one action.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 pub struct Permission {
-    action: String,
-    method: String,
-    path: String,
+    pub(crate) action: String,
+    pub(crate) method: String,
+    pub(crate) path: String,
     /// `allow`, `unauthenticated` or `forbidden`.
-    decision: &'static str,
-    reason: &'static str,
+    pub(crate) decision: Cow<'static, str>,
+    pub(crate) reason: Cow<'static, str>,
     /// The policies that decide.
-    policies: Vec<String>,
+    pub(crate) policies: Vec<String>,
     /// Scopes, one of which would be enough.
-    missing_scopes: Vec<String>,
+    pub(crate) missing_scopes: Vec<String>,
 }
 
 /// What a key may do: each action, decided by the same authorizer as a real call over HTTPS.
@@ -581,8 +582,8 @@ pub(super) async fn get_key_permissions(
             action: route.action_name.to_string(),
             method: route.method.to_string(),
             path: route.template.to_string(),
-            decision: verdict.reason.outcome().as_str(),
-            reason: verdict.reason.as_str(),
+            decision: verdict.reason.outcome().as_str().into(),
+            reason: verdict.reason.as_str().into(),
             policies: verdict.policies.iter().map(ToString::to_string).collect(),
             missing_scopes: verdict.missing_scopes.iter().map(ToString::to_string).collect(),
         }

@@ -7,19 +7,20 @@
 
 mod accounts;
 mod backup;
-mod decisions;
+pub(crate) mod decisions;
 mod events;
 pub mod explain;
 mod input;
-mod keys;
+pub(crate) mod keys;
 mod leaks;
+pub(crate) mod me;
 mod once;
-mod policies;
+pub(crate) mod policies;
 mod refusal;
-mod shadow;
+pub(crate) mod shadow;
 mod transfer;
-mod users;
-mod view;
+pub(crate) mod users;
+pub(crate) mod view;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -207,7 +208,8 @@ fn operations() -> OpenApiRouter<Shared> {
         .routes(routes!(backup::back_up_all))
         .routes(routes!(transfer::export_all))
         .routes(routes!(transfer::import))
-        .routes(routes!(users::get_me))
+        .routes(routes!(me::get_me))
+        .routes(routes!(me::list_my_operations))
         .routes(routes!(users::create_user, users::list_users))
         .routes(routes!(users::get_user, users::update_user, users::delete_user))
         .routes(routes!(users::set_password))

@@ -22,35 +22,35 @@ use crate::policy::{Digest, NotAShortDigest, ShortDigest};
 use crate::trail::Actor;
 
 /// A revision that came into force.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 #[schema(as = Revision)]
 pub struct RevisionView {
     /// Its name: 64 hexadecimal digits.
-    digest: String,
+    pub(crate) digest: String,
     /// Whether it is in force now.
-    in_force: bool,
+    pub(crate) in_force: bool,
     /// When it came into force.
     #[schema(value_type = String, format = DateTime)]
-    since: Timestamp,
+    pub(crate) since: Timestamp,
     /// When the next one did.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
-    until: Option<Timestamp>,
+    pub(crate) until: Option<Timestamp>,
     /// For how many seconds it was, or has been, the one in force.
-    seconds: u64,
+    pub(crate) seconds: u64,
     /// `edit`, `approval` or `rollback`.
     #[schema(value_type = String)]
-    cause: Cause,
+    pub(crate) cause: Cause,
     /// Who approved it or went back to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<ActorFields>)]
-    by: Option<Actor>,
+    pub(crate) by: Option<Actor>,
     /// What is different from the one before.
     #[serde(skip_serializing_if = "Option::is_none")]
-    comparison: Option<Comparison>,
+    pub(crate) comparison: Option<Comparison>,
     /// Who wrote it, where the policies are in a git work tree.
     #[serde(skip_serializing_if = "Option::is_none")]
-    git: Option<Commit>,
+    pub(crate) git: Option<Commit>,
 }
 
 impl RevisionView {
@@ -71,18 +71,18 @@ impl RevisionView {
 }
 
 /// The revisions that are kept, the newest first.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 pub struct Revisions {
-    items: Vec<RevisionView>,
+    pub(crate) items: Vec<RevisionView>,
 }
 
 /// A revision with what it is made of.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 pub struct WholeRevision {
     #[serde(flatten)]
-    revision: RevisionView,
+    pub(crate) revision: RevisionView,
     /// The texts of its files, by path.
-    files: BTreeMap<String, String>,
+    pub(crate) files: BTreeMap<String, String>,
 }
 
 /// Names a revision.

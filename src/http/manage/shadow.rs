@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::refusal::{Refusal, Refusals};
@@ -13,38 +13,38 @@ use crate::authorize::manage::Subject;
 use crate::recorded::Report;
 
 /// What is being tried on live traffic.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 pub struct Shadow {
     /// Whether policies are tried at all: `policies.shadow_one_in` and `recorded.decisions` are not 0.
-    on: bool,
+    pub(crate) on: bool,
     /// Where the policies to be tried are looked for.
-    folder: String,
+    pub(crate) folder: String,
     /// What is being tried; not there when the folder is not, or holds what is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
-    candidate: Option<Candidate>,
+    pub(crate) candidate: Option<Candidate>,
     /// What is wrong with the folder's files, as `GET /v1/policies` tells it of the live ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
-    refused: Option<Refused>,
+    pub(crate) refused: Option<Refused>,
 }
 
 /// Policies that are being tried, and what came of it.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 pub struct Candidate {
-    digest: String,
+    pub(crate) digest: String,
     #[schema(value_type = String, format = DateTime)]
-    since: Timestamp,
+    pub(crate) since: Timestamp,
     /// The digest of the revision in force, with whose decisions its own are compared.
-    compared_with: String,
+    pub(crate) compared_with: String,
     /// Since when: it begins anew with each revision that comes into force.
     #[schema(value_type = String, format = DateTime)]
-    compared_since: Timestamp,
+    pub(crate) compared_since: Timestamp,
     /// Decisions that were left out of the sample.
-    unsampled: u64,
+    pub(crate) unsampled: u64,
     /// Decisions of the sample that there was no time for.
-    dropped: u64,
+    pub(crate) dropped: u64,
     #[serde(flatten)]
-    report: Report,
+    pub(crate) report: Report,
 }
 
 /// What the policies of the folder beside the live one would make of live traffic.

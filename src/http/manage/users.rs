@@ -39,14 +39,14 @@ pub struct SignIn {
 }
 
 /// A token that was made by signing in.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 pub struct SignedIn {
     /// Give it as `Authorization: Bearer kw_…`.
     #[schema(value_type = String)]
-    token: Zeroizing<String>,
+    pub(crate) token: Zeroizing<String>,
     #[schema(value_type = String, format = DateTime)]
-    expires_at: Timestamp,
-    user: UserView,
+    pub(crate) expires_at: Timestamp,
+    pub(crate) user: UserView,
 }
 
 /// A new person.
@@ -214,17 +214,6 @@ pub(super) async fn sign_in(
     let by = By { actor: Actor::User(id.to_string().into()), ..by };
     let (_, mint) = blocking(move || ledger.create_token(&id, SIGNED_IN, Some(expires_at), cost, None, &by)).await?;
     Ok(Json(SignedIn { token: Zeroizing::new(mint.expose().to_owned()), expires_at, user: UserView::of(&live.user) }))
-}
-
-/// Look at yourself.
-#[utoipa::path(
-    get, path = "/v1/me", tag = "session", operation_id = "getMe",
-    responses((status = 200, body = UserView), Refusals)
-)]
-pub(super) async fn get_me(caller: Caller) -> Result<Json<UserView>, Refusal> {
-    caller.may(Subject::System)?;
-    let missing = || unauthenticated("credentials_missing", "give a token: `Authorization: Bearer kw_…`");
-    caller.user.as_deref().map(UserView::of).map(Json).ok_or_else(missing)
 }
 
 /// Make a person known.

@@ -1,5 +1,6 @@
 //! What is shown of records: never a secret and never a hash.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use axum::Json;
@@ -8,7 +9,7 @@ use axum::http::header::{ETAG, LOCATION};
 use axum::http::{HeaderValue, Response, StatusCode};
 use axum::response::IntoResponse;
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
@@ -21,19 +22,19 @@ use crate::store::Order;
 use crate::trail::{Event, EventId};
 
 /// An account.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 #[schema(as = Account)]
 pub struct AccountView {
     /// Its identity: `acct_…`.
-    id: String,
-    name: String,
+    pub(crate) id: String,
+    pub(crate) name: String,
     /// `active` or `closed`.
-    state: &'static str,
+    pub(crate) state: Cow<'static, str>,
     #[schema(value_type = String, format = DateTime)]
-    created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
-    closed_at: Option<Timestamp>,
+    pub(crate) closed_at: Option<Timestamp>,
 }
 
 impl AccountView {
@@ -42,7 +43,7 @@ impl AccountView {
         Self {
             id: account.id.to_string(),
             name: account.name.to_string(),
-            state: if account.closed_at.is_some() { "closed" } else { "active" },
+            state: if account.closed_at.is_some() { "closed" } else { "active" }.into(),
             created_at: account.created_at,
             closed_at: account.closed_at,
         }
@@ -50,7 +51,7 @@ impl AccountView {
 }
 
 /// How a key stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyState {
     /// It works.
@@ -78,70 +79,70 @@ impl KeyState {
 }
 
 /// A key. Its token is shown when it is made or rotated, and that of a publishable key always.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 #[schema(as = Key)]
 pub struct KeyView {
     /// Its identity, which rotating keeps: `key_…`.
-    id: String,
+    pub(crate) id: String,
     /// Whose key it is: `acct_…`.
-    account: String,
+    pub(crate) account: String,
     /// `acct_…/live` or `acct_…/test`.
-    environment: String,
-    mode: Mode,
-    kind: Kind,
-    name: String,
+    pub(crate) environment: String,
+    pub(crate) mode: Mode,
+    pub(crate) kind: Kind,
+    pub(crate) name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    note: Option<String>,
-    state: KeyState,
+    pub(crate) note: Option<String>,
+    pub(crate) state: KeyState,
     /// What a restricted key was granted.
-    scopes: Vec<String>,
+    pub(crate) scopes: Vec<String>,
     /// Networks that it may be used from; none means anywhere.
-    addresses: Vec<String>,
+    pub(crate) addresses: Vec<String>,
     #[schema(value_type = String, format = DateTime)]
-    created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
-    expires_at: Option<Timestamp>,
+    pub(crate) expires_at: Option<Timestamp>,
     /// When the current secret was made.
     #[schema(value_type = String, format = DateTime)]
-    secret_created_at: Timestamp,
+    pub(crate) secret_created_at: Timestamp,
     /// Until when the secret before works, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
-    old_secret_ends_at: Option<Timestamp>,
+    pub(crate) old_secret_ends_at: Option<Timestamp>,
     /// The last call with the key, with whichever secret. Not there for a key that was never used, nor in answers to
     /// changes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    last_used: Option<LastUsed>,
+    pub(crate) last_used: Option<LastUsed>,
     /// The last call with the current secret.
     #[serde(skip_serializing_if = "Option::is_none")]
-    secret_last_used: Option<LastUsed>,
+    pub(crate) secret_last_used: Option<LastUsed>,
     /// The last call with the secret before.
     #[serde(skip_serializing_if = "Option::is_none")]
-    old_secret_last_used: Option<LastUsed>,
+    pub(crate) old_secret_last_used: Option<LastUsed>,
     /// How often it should be rotated.
     #[serde(skip_serializing_if = "Option::is_none")]
-    rotate_every: Option<String>,
+    pub(crate) rotate_every: Option<String>,
     /// When it should be rotated at the latest.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
-    rotation_due_at: Option<Timestamp>,
+    pub(crate) rotation_due_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
-    compromised_at: Option<Timestamp>,
+    pub(crate) compromised_at: Option<Timestamp>,
     /// When a secret that works was seen where others may have read it, where that does not kill it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
-    flagged_at: Option<Timestamp>,
+    pub(crate) flagged_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
-    revoked_at: Option<Timestamp>,
+    pub(crate) revoked_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    revoked_because: Option<String>,
+    pub(crate) revoked_because: Option<String>,
     /// The token: shown once, and always for a publishable key, which is public.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
-    token: Option<Zeroizing<String>>,
+    pub(crate) token: Option<Zeroizing<String>>,
 }
 
 impl KeyView {
@@ -187,7 +188,7 @@ impl KeyView {
 }
 
 /// An account that was just made, with its keys and their tokens.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 pub struct NewAccount {
     #[serde(flatten)]
     pub account: AccountView,
@@ -196,7 +197,7 @@ pub struct NewAccount {
 }
 
 /// Some of a list.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 pub struct Page<T> {
     pub items: Vec<T>,
     /// Give it as `after` for those that follow; it is not there on the last page.
@@ -205,7 +206,7 @@ pub struct Page<T> {
 }
 
 /// Something that happened.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 #[schema(as = Event)]
 pub struct EventView {
     /// Its identity; ids sort as events happened.
@@ -247,23 +248,23 @@ pub struct ActorFields {
 }
 
 /// A person.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 #[schema(as = User)]
 pub struct UserView {
     /// Their identity: `usr_…`.
-    id: String,
-    email: String,
-    name: String,
+    pub(crate) id: String,
+    pub(crate) email: String,
+    pub(crate) name: String,
     /// Whether they run this installation.
-    operator: bool,
+    pub(crate) operator: bool,
     /// `active` or `disabled`.
-    state: &'static str,
+    pub(crate) state: Cow<'static, str>,
     /// What they are in which account: `owner`, `developer` or `viewer`, by the account's id.
-    roles: std::collections::BTreeMap<String, crate::people::Role>,
-    has_password: bool,
-    tokens: Vec<TokenView>,
+    pub(crate) roles: std::collections::BTreeMap<String, crate::people::Role>,
+    pub(crate) has_password: bool,
+    pub(crate) tokens: Vec<TokenView>,
     #[schema(value_type = String, format = DateTime)]
-    created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
 }
 
 impl UserView {
@@ -273,7 +274,7 @@ impl UserView {
             email: user.email.as_str().to_owned(),
             name: user.name.to_string(),
             operator: user.operator,
-            state: user.state.as_str(),
+            state: user.state.as_str().into(),
             roles: user.roles.iter().map(|(account, role)| (account.to_string(), *role)).collect(),
             has_password: user.password.is_some(),
             tokens: user.tokens.iter().map(TokenView::of).collect(),
@@ -283,21 +284,21 @@ impl UserView {
 }
 
 /// A token of a person.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 #[schema(as = Token)]
 pub struct TokenView {
     /// Its identity: `tok_…`.
-    id: String,
-    name: String,
+    pub(crate) id: String,
+    pub(crate) name: String,
     #[schema(value_type = String, format = DateTime)]
-    created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
-    expires_at: Option<Timestamp>,
+    pub(crate) expires_at: Option<Timestamp>,
     /// The token itself, shown once.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
-    token: Option<Zeroizing<String>>,
+    pub(crate) token: Option<Zeroizing<String>>,
 }
 
 impl TokenView {
@@ -318,7 +319,7 @@ impl TokenView {
 }
 
 /// A member of an account.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 pub struct Member {
     /// The person: `usr_…`.
     pub user: String,
