@@ -16,6 +16,7 @@ use crate::audit::{DecisionLog, LogError, WhenFull};
 use crate::authorize::verdict::Reason;
 use crate::child::Child;
 use crate::config::{self, Config};
+use crate::dashboard::Dashboard;
 use crate::examine::Examiner;
 use crate::http::manage::Manage;
 use crate::http::serve::{Limits, Server};
@@ -161,7 +162,9 @@ impl Daemon {
         let manage = manage.router(config.limits.body_bytes);
         let admin =
             Admin { pdp: Arc::clone(&pdp), activator: Arc::clone(&activator), soon: config.rotation.warn_ahead() };
-        let admin = admin.router().merge(manage);
+        let api = admin.router().merge(manage);
+        let dashboard = Dashboard::new(api.clone(), config.admin.trusted_proxies.clone());
+        let admin = api.merge(dashboard.router());
         let admin_limits = Limits { connections: limits.connections.min(ADMIN_CONNECTIONS), ..limits };
         let admin = Server::new(admin, admin_limits).gauge(metrics.connections("admin"));
         let (stop_forgetting, stop_writing, stop_reminding) = (stop.clone(), stop.clone(), stop.clone());

@@ -24,6 +24,7 @@
 //! - [`outbound`]: how this program calls others over HTTP.
 //! - [`webhook`]: tells a receiver what happened.
 //! - [`http`]: the listeners; they translate, authorize and answer.
+//! - [`dashboard`]: pages for people, over the management API.
 //! - [`daemon`]: all of it put together, started and stopped.
 //! - [`demo`]: a small Docs API to try it all on.
 //! - [`cli`]: words on a command line become calls.
@@ -36,6 +37,7 @@ pub mod cli;
 pub mod compare;
 pub mod config;
 pub mod daemon;
+pub mod dashboard;
 pub mod demo;
 pub mod directory;
 pub mod duration;

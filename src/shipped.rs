@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 /// Each file by its path, with its text.
-const FILES: [(&str, &str); 7] = [
+pub(crate) const FILES: [(&str, &str); 7] = [
     ("schemas/docs-api.cedarschema", include_str!("../schemas/docs-api.cedarschema")),
     ("schemas/keyward.cedarschema", include_str!("../schemas/keyward.cedarschema")),
     ("policies/management.cedar", include_str!("../policies/management.cedar")),

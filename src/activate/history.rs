@@ -43,6 +43,17 @@ pub enum Cause {
     Rollback,
 }
 
+impl Cause {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Edit => "edit",
+            Self::Approval => "approval",
+            Self::Rollback => "rollback",
+        }
+    }
+}
+
 /// A revision that came into force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {

@@ -14,7 +14,7 @@ pub mod manage;
 pub mod names;
 mod request_id;
 pub mod serve;
-mod source;
+pub(crate) mod source;
 mod watchdog;
 
 pub use admin::Admin;

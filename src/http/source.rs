@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::names;
 
 /// Who calls: the peer, unless it is a trusted proxy that states for whom it calls.
-pub(super) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+pub(crate) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let peer = peer.to_canonical();
     let is_trusted = trusted.iter().any(|net| net.contains(&peer));
     is_trusted.then(|| stated_address(headers, trusted)).flatten().unwrap_or(peer)

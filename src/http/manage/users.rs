@@ -44,6 +44,8 @@ pub struct SignedIn {
     /// Give it as `Authorization: Bearer kw_…`.
     #[schema(value_type = String)]
     pub(crate) token: Zeroizing<String>,
+    /// Its identity: remove it to sign out.
+    pub(crate) token_id: String,
     #[schema(value_type = String, format = DateTime)]
     pub(crate) expires_at: Timestamp,
     pub(crate) user: UserView,
@@ -212,8 +214,10 @@ pub(super) async fn sign_in(
     let (ledger, cost, id) = (manage.ledger().clone(), manage.cost, live.user.id);
     let expires_at = by.now.checked_add(SESSION).unwrap_or(Timestamp::MAX);
     let by = By { actor: Actor::User(id.to_string().into()), ..by };
-    let (_, mint) = blocking(move || ledger.create_token(&id, SIGNED_IN, Some(expires_at), cost, None, &by)).await?;
-    Ok(Json(SignedIn { token: Zeroizing::new(mint.expose().to_owned()), expires_at, user: UserView::of(&live.user) }))
+    let made = blocking(move || ledger.create_token(&id, SIGNED_IN, Some(expires_at), cost, None, &by)).await;
+    let (token, mint) = made?;
+    let (token_id, user) = (token.id.to_string(), UserView::of(&live.user));
+    Ok(Json(SignedIn { token: Zeroizing::new(mint.expose().to_owned()), token_id, expires_at, user }))
 }
 
 /// Make a person known.

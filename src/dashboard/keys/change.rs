@@ -1,0 +1,122 @@
+//! What can be done to a key: rotate, disable, enable, revoke, mark as compromised.
+
+use askama::Template;
+use axum::extract::Path;
+use serde_json::{Value, json};
+
+use super::{Shown, find};
+use crate::dashboard::api::Problem;
+use crate::dashboard::frame::{Frame, Section, page as answer, page_with};
+use crate::dashboard::session::Fresh;
+use crate::dashboard::visitor::{Answer, Posted, Visitor, see_other};
+use crate::http::manage::view::KeyView;
+
+/// How long the old secret may go on, what that is called, and what it means.
+const OVERLAPS: [(&str, &str, &str); 4] = [
+    ("0s", "Now", "The old secret stops at once: whatever still uses it gets 401. Right after an exposure."),
+    ("1h", "In an hour", "Both secrets work for an hour."),
+    ("24h", "In 24 hours", "Both secrets work for a day: time to deploy the new one. Right for most."),
+    ("7d", "In 7 days", "Both secrets work for a week."),
+];
+
+#[derive(Template)]
+#[template(path = "keys/rotate.html")]
+struct Rotate {
+    frame: Frame,
+    key: Shown,
+}
+
+/// The page that asks how to rotate.
+pub async fn rotate_page(visitor: Visitor, Path(key): Path<String>) -> Answer {
+    let key = find(&visitor.client, &key).await?;
+    let frame = Frame::about(&visitor, Section::Keys, "Rotate a key", &key.account, key.mode, None).await?;
+    Ok(answer(&Rotate { key: Shown::new(key, frame.now), frame }))
+}
+
+/// Gives the key a new secret, and has its page show that.
+pub async fn rotate(Path(key): Path<String>, Posted { visitor, fields }: Posted) -> Answer {
+    let overlap = fields.given("overlap").unwrap_or("24h");
+    let rotated: KeyView = match change(&visitor, &key, "rotate", &json!({ "overlap": overlap })).await? {
+        Some(key) => key,
+        None => return Ok(see_other(&format!("/keys/{key}"))),
+    };
+    if let Some(token) = rotated.token {
+        visitor.keep(vec![Fresh { of: rotated.id.clone(), token }]);
+    }
+    visitor.tell(match rotated.old_secret_ends_at {
+        Some(_) => format!("“{}” has a new secret. The old one works beside it for a while.", rotated.name),
+        None => format!("“{}” has a new secret. The old one stopped.", rotated.name),
+    });
+    Ok(see_other(&format!("/keys/{}", rotated.id)))
+}
+
+#[derive(Template)]
+#[template(path = "keys/revoke.html")]
+struct Revoke {
+    frame: Frame,
+    key: Shown,
+    reason: String,
+    is_misspelt: bool,
+}
+
+/// The page that asks whether to revoke.
+pub async fn revoke_page(visitor: Visitor, Path(key): Path<String>) -> Answer {
+    Ok(answer(&revocation(&visitor, &key, "", false).await?))
+}
+
+async fn revocation(visitor: &Visitor, key: &str, reason: &str, is_misspelt: bool) -> Result<Revoke, Problem> {
+    let key = find(&visitor.client, key).await?;
+    let frame = Frame::about(visitor, Section::Keys, "Revoke a key", &key.account, key.mode, None).await?;
+    Ok(Revoke { key: Shown::new(key, frame.now), frame, reason: reason.to_owned(), is_misspelt })
+}
+
+/// Revokes the key whose name was typed.
+pub async fn revoke(Path(key): Path<String>, Posted { visitor, fields }: Posted) -> Answer {
+    let reason = fields.text("reason");
+    let name = find(&visitor.client, &key).await?.name;
+    if fields.text("name") != name.trim() {
+        let page = revocation(&visitor, &key, reason, true).await?;
+        return Ok(page_with(axum::http::StatusCode::BAD_REQUEST, &page));
+    }
+    let body = if reason.is_empty() { json!({}) } else { json!({ "reason": reason }) };
+    if change(&visitor, &key, "revoke", &body).await?.is_some() {
+        visitor.tell(format!("“{name}” is revoked: calls with it get 401 from now on."));
+    }
+    Ok(see_other(&format!("/keys/{key}")))
+}
+
+/// Switches the key off.
+pub async fn disable(Path(key): Path<String>, Posted { visitor, .. }: Posted) -> Answer {
+    if let Some(key) = change(&visitor, &key, "disable", &json!({})).await? {
+        visitor.tell(format!("“{}” is disabled: calls with it get 401 until it is enabled again.", key.name));
+    }
+    Ok(see_other(&format!("/keys/{key}")))
+}
+
+/// Switches the key on again.
+pub async fn enable(Path(key): Path<String>, Posted { visitor, .. }: Posted) -> Answer {
+    if let Some(key) = change(&visitor, &key, "enable", &json!({})).await? {
+        visitor.tell(format!("“{}” is enabled: calls with it are answered again.", key.name));
+    }
+    Ok(see_other(&format!("/keys/{key}")))
+}
+
+/// Says that others know the key's secret.
+pub async fn compromise(Path(key): Path<String>, Posted { visitor, .. }: Posted) -> Answer {
+    if let Some(key) = change(&visitor, &key, "compromise", &json!({})).await? {
+        visitor.tell(format!("“{}” is marked as compromised: its secret works no more. Rotate it to go on.", key.name));
+    }
+    Ok(see_other(&format!("/keys/{key}")))
+}
+
+/// Has the API do it. What cannot be done as things are is told by the key's page; the key is not there then.
+async fn change(visitor: &Visitor, key: &str, what: &str, body: &Value) -> Result<Option<KeyView>, Problem> {
+    match visitor.client.post(&["keys", key, what], body).await {
+        Ok(key) => Ok(Some(key)),
+        Err(problem) if problem.is_about_input() => {
+            visitor.warn(problem.detail);
+            Ok(None)
+        }
+        Err(problem) => Err(problem),
+    }
+}

@@ -1,0 +1,136 @@
+//! The keys of an account in one mode: the standard pair on top, the others below.
+
+use askama::Template;
+use axum::extract::{Path, RawQuery};
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+
+use super::Shown;
+use crate::dashboard::access::Operations;
+use crate::dashboard::api::{Client, Problem};
+use crate::dashboard::fields::Fields;
+use crate::dashboard::frame::{Frame, Section, page as answer};
+use crate::dashboard::show::with;
+use crate::dashboard::visitor::{Answer, Visitor};
+use crate::http::manage::view::KeyView;
+use crate::key::Mode;
+
+/// Keys of a page.
+const PAGE: &str = "50";
+
+/// What can be chosen to see, and what it is called.
+const SHOW: [(&str, &str); 12] = [
+    ("", "All keys"),
+    ("active", "Active"),
+    ("attention", "Needing attention"),
+    ("expiring-30", "Expiring within 30 days"),
+    ("expiring-60", "Expiring within 60 days"),
+    ("expiring-90", "Expiring within 90 days"),
+    ("never", "Never expiring"),
+    ("unused", "Unused for 90 days"),
+    ("disabled", "Disabled"),
+    ("compromised", "Compromised"),
+    ("expired", "Expired"),
+    ("revoked", "Revoked"),
+];
+const KINDS: [(&str, &str); 4] =
+    [("", "Every kind"), ("restricted", "Restricted"), ("secret", "Secret"), ("publishable", "Publishable")];
+
+/// Some of the keys.
+#[derive(Deserialize)]
+pub struct Keys {
+    items: Vec<KeyView>,
+    next: Option<String>,
+    total: u64,
+}
+
+impl Keys {
+    async fn get(client: &Client, account: &str, query: &[(&str, &str)]) -> Result<Self, Problem> {
+        client.get(&["accounts", account, "keys"], query).await
+    }
+}
+
+/// Keys that somebody should look at, the first few, and how many there are.
+pub async fn concerns(visitor: &Visitor, account: &str, mode: Mode, now: Timestamp) -> Result<(Vec<Shown>, u64), Problem> {
+    let query = [("mode", mode.as_str()), ("needs_attention", "true"), ("limit", "5")];
+    let keys = Keys::get(&visitor.client, account, &query).await?;
+    Ok((keys.items.into_iter().map(|key| Shown::new(key, now)).collect(), keys.total))
+}
+
+#[derive(Template)]
+#[template(path = "keys/list.html")]
+struct Page {
+    frame: Frame,
+    base: String,
+    publishable: Option<Shown>,
+    secret: Option<Shown>,
+    keys: Vec<Shown>,
+    concerns: Vec<Shown>,
+    more_concerns: u64,
+    total: u64,
+    search: String,
+    show: String,
+    kind: String,
+    is_filtered: bool,
+    next: Option<String>,
+    is_first: bool,
+    can_create: bool,
+    can_change: bool,
+}
+
+/// The list.
+pub async fn page(visitor: Visitor, Path((account, mode)): Path<(String, Mode)>, RawQuery(query): RawQuery) -> Answer {
+    let fields = Fields::read(query.unwrap_or_default().as_bytes())?;
+    let frame = Frame::about(&visitor, Section::Keys, "API keys", &account, mode, Some("/keys")).await?;
+    let now = frame.now;
+    let (search, show, kind, after) = (fields.text("search"), fields.text("show"), fields.text("kind"), fields.text("after"));
+    let is_filtered = !(search.is_empty() && show.is_empty() && kind.is_empty());
+
+    let standard = async |kind: &str| -> Result<Option<KeyView>, Problem> {
+        let query = [("mode", mode.as_str()), ("kind", kind), ("state", "active"), ("limit", "1")];
+        Ok(Keys::get(&visitor.client, &account, &query).await?.items.into_iter().next())
+    };
+    let (publishable, secret) = (standard("publishable").await?, standard("secret").await?);
+
+    let unused = now.checked_sub(SignedDuration::from_hours(24 * 90)).unwrap_or(Timestamp::MIN).to_string();
+    let mut asked = vec![("mode", mode.as_str()), ("search", search), ("kind", kind), ("after", after)];
+    asked.extend([("order", "newest"), ("limit", PAGE)]);
+    match show {
+        "attention" => asked.push(("needs_attention", "true")),
+        "never" => asked.push(("never_expires", "true")),
+        "unused" => asked.extend([("unused_since", unused.as_str()), ("state", "active")]),
+        other => match other.strip_prefix("expiring-") {
+            Some(days) => asked.push(("expiring_within_days", days)),
+            None => asked.push(("state", other)),
+        },
+    }
+    let found = Keys::get(&visitor.client, &account, &asked).await?;
+    // The pair is told of above; a list of what was looked for is whole.
+    let is_above = |key: &KeyView| [&publishable, &secret].into_iter().flatten().any(|above| above.id == key.id);
+    let keys = found.items.into_iter().filter(|key| is_filtered || !is_above(key));
+    let keys = keys.map(|key| Shown::new(key, now)).collect();
+    let (concerns, all_concerns) = concerns(&visitor, &account, mode, now).await?;
+    let can = Operations::on(&visitor.client, "environment", &format!("{account}/{mode}")).await?;
+    let can_change = match &secret {
+        Some(key) => Operations::on(&visitor.client, "key", &key.id).await?.has("rotateKey"),
+        None => can.has("createKey"),
+    };
+    Ok(answer(&Page {
+        base: format!("/accounts/{account}/{mode}/keys"),
+        next: found.next.map(|next| with(fields.pairs(), "after", &next)),
+        is_first: after.is_empty(),
+        search: search.to_owned(),
+        show: show.to_owned(),
+        kind: kind.to_owned(),
+        publishable: publishable.map(|key| Shown::new(key, now)),
+        secret: secret.map(|key| Shown::new(key, now)),
+        more_concerns: all_concerns.saturating_sub(concerns.len() as u64),
+        total: found.total,
+        can_create: can.has("createKey") && frame.place.as_ref().is_some_and(|place| !place.is_closed),
+        keys,
+        concerns,
+        is_filtered,
+        can_change,
+        frame,
+    }))
+}

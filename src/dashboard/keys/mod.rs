@@ -1,0 +1,137 @@
+//! Keys: their list, making one, looking at one, changing it.
+
+pub mod change;
+pub mod create;
+pub mod edit;
+pub mod list;
+pub mod one;
+mod scopes;
+
+use jiff::Timestamp;
+
+use super::api::{Client, Problem};
+use super::show::Moment;
+use crate::http::manage::view::{KeyState, KeyView};
+use crate::key::Kind;
+
+/// A key, as pages show it.
+pub struct Shown {
+    /// What the API says of it.
+    pub key: KeyView,
+    now: Timestamp,
+}
+
+impl Shown {
+    /// A key, seen from `now`.
+    pub fn new(key: KeyView, now: Timestamp) -> Self {
+        Self { key, now }
+    }
+
+    /// What its token looks like, as far as that is no secret.
+    pub fn mask(&self) -> String {
+        masked(&self.key.start, self.key.last_four.as_deref())
+    }
+
+    /// The same of the token that is being rotated out.
+    pub fn old_mask(&self) -> String {
+        masked(&self.key.start, self.key.old_last_four.as_deref())
+    }
+
+    /// Its state in a word, and the colour of it.
+    pub fn state(&self) -> (&'static str, &'static str) {
+        match self.key.state {
+            KeyState::Active if self.key.old_secret_ends_at.is_some() => ("Rotating", "accent"),
+            KeyState::Active => ("Active", "good"),
+            KeyState::Disabled => ("Disabled", "warn"),
+            KeyState::Expired => ("Expired", ""),
+            KeyState::Compromised => ("Compromised", "bad"),
+            KeyState::Revoked => ("Revoked", ""),
+        }
+    }
+
+    /// Its kind in a word.
+    pub fn kind(&self) -> &'static str {
+        match self.key.kind {
+            Kind::Publishable => "Publishable",
+            Kind::Secret => "Secret",
+            Kind::Restricted => "Restricted",
+        }
+    }
+
+    /// Whether it is restricted, and so has scopes.
+    pub fn is_restricted(&self) -> bool {
+        self.key.kind == Kind::Restricted
+    }
+
+    /// Whether it may be shown to everybody.
+    pub fn is_public(&self) -> bool {
+        self.key.kind == Kind::Publishable
+    }
+
+    /// Whether it will never work again without being given a new secret, or at all.
+    pub fn is_gone(&self) -> bool {
+        matches!(self.key.state, KeyState::Expired | KeyState::Revoked)
+    }
+
+    /// Whether it is dead for good.
+    pub fn is_revoked(&self) -> bool {
+        self.key.state == KeyState::Revoked
+    }
+
+    /// Whether it is switched off.
+    pub fn is_disabled(&self) -> bool {
+        self.key.state == KeyState::Disabled
+    }
+
+    /// Whether its secret is known to others.
+    pub fn is_compromised(&self) -> bool {
+        self.key.state == KeyState::Compromised
+    }
+
+    /// A moment.
+    pub fn at(&self, at: &Timestamp) -> Moment {
+        Moment::new(*at, self.now)
+    }
+
+    /// What should be done about it, if anything.
+    pub fn concern(&self) -> Option<Concern> {
+        let key = &self.key;
+        let soon = self.now.checked_add(jiff::SignedDuration::from_hours(24 * 30)).unwrap_or(Timestamp::MAX);
+        if key.state == KeyState::Compromised {
+            let since = key.compromised_at.map(|at| format!(" since {}", self.at(&at).exact())).unwrap_or_default();
+            return Some(Concern { is_urgent: true, text: format!("is compromised{since}: others know its secret, and it works no more. Rotate it.") });
+        }
+        if key.state != KeyState::Active {
+            return None;
+        }
+        if key.flagged_at.is_some() {
+            let text = "was seen where others may have read it, and still works. Rotate it now.".into();
+            return Some(Concern { is_urgent: true, text });
+        }
+        if let Some(due) = key.rotation_due_at.filter(|due| *due <= soon) {
+            let due_at = self.at(&due);
+            let is_urgent = due_at.is_past();
+            let text = if is_urgent { format!("should have been rotated {due_at}.") } else { format!("should be rotated {due_at}.") };
+            return Some(Concern { is_urgent, text });
+        }
+        let expires = key.expires_at.filter(|end| *end <= soon)?;
+        Some(Concern { is_urgent: false, text: format!("expires {}: calls with it get 401 from then on.", self.at(&expires)) })
+    }
+}
+
+/// What should be done about a key.
+pub struct Concern {
+    /// Whether now.
+    pub is_urgent: bool,
+    /// What, as the end of a sentence that begins with the key's name.
+    pub text: String,
+}
+
+fn masked(start: &str, last_four: Option<&str>) -> String {
+    format!("{start}…{}", last_four.unwrap_or_default())
+}
+
+/// A key by its id.
+pub async fn find(client: &Client, id: &str) -> Result<KeyView, Problem> {
+    client.get(&["keys", id], &[]).await
+}
