@@ -18,7 +18,7 @@ use crate::child::Child;
 use crate::config::{self, Config};
 use crate::dashboard::Dashboard;
 use crate::examine::Examiner;
-use crate::http::manage::Manage;
+use crate::http::manage::{self, Manage};
 use crate::http::serve::{Limits, Server};
 use crate::http::{Admin, Decision, descriptors};
 use crate::ledger::{Exposure, Ledger, LedgerError};
@@ -32,7 +32,7 @@ use crate::verifier::Verifier;
 use crate::webhook::{self, Webhook, WebhookError};
 
 /// Connections to the admin listener at a time: scrapers and people.
-const ADMIN_CONNECTIONS: usize = 64;
+const ADMIN_CONNECTIONS: usize = 64 + manage::READERS;
 /// The file of recorded decisions, in the data folder.
 const RECORDED: &str = "recorded-decisions";
 /// Descriptors besides connections: the store, the logs, the watchers.
@@ -151,14 +151,16 @@ impl Daemon {
         let decision = Decision::new(Arc::clone(&pdp), &config.decision, log.clone(), Arc::clone(&recorder));
         let decision = decision.router(config.limits.body_bytes);
         let decision = Server::new(decision, limits).gauge(metrics.connections("decision"));
-        let manage = Manage::new(
-            Arc::clone(&pdp),
-            Arc::clone(&activator),
-            Arc::clone(&recorder),
-            Arc::clone(&shadow),
-            config.argon2.cost(),
-            config.admin.trusted_proxies.clone(),
-        );
+        let manage = Manage::new(manage::Parts {
+            pdp: Arc::clone(&pdp),
+            activator: Arc::clone(&activator),
+            recorder: Arc::clone(&recorder),
+            shadow: Arc::clone(&shadow),
+            cost: config.argon2.cost(),
+            proxies: config.admin.trusted_proxies.clone(),
+            soon: config.rotation.warn_ahead(),
+            stop: stop.clone(),
+        });
         let manage = manage.router(config.limits.body_bytes);
         let admin =
             Admin { pdp: Arc::clone(&pdp), activator: Arc::clone(&activator), soon: config.rotation.warn_ahead() };

@@ -125,6 +125,7 @@ fn key(account: &Account, kind: Kind, revision: &Revision, now: Timestamp) -> Ke
         screen: Screen::none(),
         created_at: now.into(),
         compromised_at: None,
+        last_four: None,
     };
     Key::create(account.id, new, KeyId::random().unwrap(), secret, now).unwrap()
 }

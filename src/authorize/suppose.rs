@@ -34,6 +34,7 @@ impl Supposed {
             screen: Screen::none(),
             created_at: now.into(),
             compromised_at: None,
+            last_four: None,
         };
         let new = NewKey { scopes: self.scopes, ..NewKey::named(self.kind, self.mode, "supposed") };
         let key = Key::create(self.account, new, KeyId::EXAMPLE, secret, now)?;

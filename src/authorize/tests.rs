@@ -36,6 +36,7 @@ fn key(kind: Kind, mode: Mode, scopes: &[&str]) -> Key {
         screen: Screen::none(),
         created_at: now().into(),
         compromised_at: None,
+        last_four: None,
     };
     let scopes = scopes.iter().map(|scope| (*scope).into()).collect();
     let new = NewKey { scopes, ..NewKey::named(kind, mode, "test") };

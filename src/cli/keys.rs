@@ -113,6 +113,18 @@ struct Filter {
     /// active, disabled, expired, compromised or revoked
     #[arg(long)]
     state: Option<String>,
+    /// Those whose name, note, id, or token's beginning or last four characters this is
+    #[arg(long, value_name = "TEXT")]
+    search: Option<String>,
+    /// Those that work without end
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    never_expires: Option<bool>,
+    /// Those that somebody should do something about: compromised, flagged, to be rotated, about to expire
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    needs_attention: Option<bool>,
+    /// oldest or newest first
+    #[arg(long)]
+    order: Option<String>,
     /// Those that expire within so many days
     #[arg(long, value_name = "DAYS")]
     expiring_within_days: Option<u32>,
@@ -198,6 +210,10 @@ impl Filter {
             ("expiring_within_days", self.expiring_within_days.map(|days| days.to_string())),
             ("rotation_due_within_days", self.rotation_due_within_days.map(|days| days.to_string())),
             ("unused_since", self.unused_since.clone()),
+            ("search", self.search.clone()),
+            ("never_expires", self.never_expires.map(|never| never.to_string())),
+            ("needs_attention", self.needs_attention.map(|needs| needs.to_string())),
+            ("order", self.order.clone()),
         ];
         fields.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }

@@ -253,6 +253,7 @@ pub(super) fn supposed(
         screen: Screen::none(),
         created_at: now.into(),
         compromised_at: None,
+        last_four: None,
     };
     let new = NewKey { scopes, ..NewKey::named(kind, mode, "supposed") };
     Key::create(account, new, id, secret, now).ok().map(|key| LiveKey::new(key, 1))

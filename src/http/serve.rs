@@ -48,6 +48,10 @@ pub const HEADER_FIELDS: usize = 100;
 /// After an accept fails for want of a resource, the next try waits this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Beside an answer: it is sent bit by bit for so long, and its client is not silent meanwhile.
+#[derive(Debug, Clone, Copy)]
+pub struct Lasting(pub Duration);
+
 /// What one listener lets its clients do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -275,7 +279,9 @@ impl Shared {
             let watchdog = &watchdog;
             async move {
                 let answer = answer.await;
-                watchdog.request_ended(self.limits.idle(self.open.load(Ordering::Relaxed)));
+                let lasting = answer.as_ref().ok().and_then(|answer| answer.extensions().get::<Lasting>());
+                let idle = self.limits.idle(self.open.load(Ordering::Relaxed));
+                watchdog.request_ended(lasting.map_or(idle, |Lasting(time)| idle + *time));
                 answer
             }
         });

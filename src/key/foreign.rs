@@ -113,6 +113,7 @@ impl StoredSecret {
             screen: Screen::of_secret(&digest),
             created_at: now.into(),
             compromised_at: None,
+            last_four: None,
         })
     }
 
@@ -127,7 +128,7 @@ impl StoredSecret {
         let phc = Phc::of_foreign_phc(start, phc);
         phc.check(ceiling).map_err(ForeignError::Hash)?;
         let (selector, screen) = (Selector::random()?, Screen::none());
-        Ok(Self { selector, phc, screen, created_at: now.into(), compromised_at: None })
+        Ok(Self { selector, phc, screen, created_at: now.into(), compromised_at: None, last_four: None })
     }
 }
 

@@ -30,5 +30,5 @@ pub use record::{Key, KeyError, Kind, Mode, NewKey, Retiring, Scope, State, Stat
 #[cfg(test)]
 pub(crate) use secret::runs;
 pub use secret::{Ceiling, Cost, Glance, HashError, Phc, Remembered, Screen, Secret};
-pub use token::{Mint, MintError, NotAToken, Presented, Token, UserToken, masked};
+pub use token::{LastFour, Mint, MintError, NotAToken, NotFour, Presented, Token, UserToken, masked};
 pub use used::{LastUsed, UseStamp};

@@ -9,10 +9,16 @@ use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{AccountId, EnvironmentId, Extras, KeyId, KeyUpdate, LONGEST_OVERLAP, Mint, Moment, Phc, Screen, Selector};
+use super::{
+    AccountId, EnvironmentId, Extras, KeyId, KeyUpdate, LONGEST_OVERLAP, LastFour, Mint, Moment, Phc, STARTS, Screen,
+    Selector,
+};
 
 /// Networks that a key may list.
 pub(super) const MOST_ADDRESSES: usize = 100;
+
+/// Characters of a selector that people see.
+const SHOWN: usize = 6;
 
 /// What a key is for. What it *may do* is said by policies alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
@@ -195,6 +201,9 @@ pub struct StoredSecret {
     /// Since when it is known to be exposed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compromised_at: Option<Moment>,
+    /// How its token ends; not known of tokens from elsewhere, and of those that were made before this was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_four: Option<LastFour>,
 }
 
 impl StoredSecret {
@@ -206,6 +215,7 @@ impl StoredSecret {
             screen: mint.secret().screen(),
             created_at: now.into(),
             compromised_at: None,
+            last_four: mint.last_four(),
         }
     }
 
@@ -430,6 +440,16 @@ impl Key {
     /// Its secrets: the current one, then the one being rotated out.
     pub fn secrets(&self) -> impl Iterator<Item = &StoredSecret> {
         std::iter::once(&self.secret).chain(self.retiring.as_deref().map(|retiring| &retiring.secret))
+    }
+
+    /// What the tokens of this secret begin with, as far as people may see it: the prefix and 6 characters of the selector;
+    /// of a token from elsewhere the 8 characters that are known of each that has any.
+    pub fn start_of(&self, secret: &StoredSecret) -> Option<String> {
+        if secret.phc.is_foreign() {
+            return secret.phc.foreign_start().and_then(|start| start.get(..*STARTS.start())).map(str::to_owned);
+        }
+        let selector = secret.selector.as_str().get(..SHOWN)?;
+        Some(format!("{}_{}_{selector}", self.kind.prefix(), self.mode))
     }
 
     /// The secret that this selector finds.

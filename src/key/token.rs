@@ -10,7 +10,9 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::num::NonZeroU32;
 
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::id::{base62_of, random_base62};
@@ -189,6 +191,50 @@ pub struct Mint {
     text: Zeroizing<String>,
 }
 
+/// The last four characters of a token: people know it by them. They are the end of its checksum, which tells at most 24
+/// of the secret's 190 bits. As a number that is never zero, so that an `Option` of it takes no more room.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct LastFour(NonZeroU32);
+
+impl LastFour {
+    fn of(text: &[u8]) -> Option<Self> {
+        let last = text.last_chunk::<4>().filter(|last| last.iter().all(u8::is_ascii_alphanumeric))?;
+        NonZeroU32::new(u32::from_be_bytes(*last)).map(Self)
+    }
+}
+
+impl fmt::Display for LastFour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.get().to_be_bytes().iter().try_for_each(|byte| fmt::Write::write_char(f, char::from(*byte)))
+    }
+}
+
+impl fmt::Debug for LastFour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "…{self}")
+    }
+}
+
+impl From<LastFour> for String {
+    fn from(last: LastFour) -> Self {
+        last.to_string()
+    }
+}
+
+impl TryFrom<String> for LastFour {
+    type Error = NotFour;
+
+    fn try_from(text: String) -> Result<Self, NotFour> {
+        if text.len() == 4 { Self::of(text.as_bytes()).ok_or(NotFour) } else { Err(NotFour) }
+    }
+}
+
+/// A text that no token of ours ends with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not the end of a token: it is four letters and digits")]
+pub struct NotFour;
+
 /// The operating system gave no random bytes, so no token was made.
 #[derive(Debug, thiserror::Error)]
 #[error("no random bytes from the operating system, so no token can be made: {0}")]
@@ -234,6 +280,11 @@ impl Mint {
         &self.secret
     }
 
+    /// The last characters of the token, for people to tell tokens apart.
+    pub fn last_four(&self) -> Option<LastFour> {
+        LastFour::of(self.text.as_bytes())
+    }
+
     /// The whole token: to be shown once to whoever asked for it, and to nobody else.
     pub fn expose(&self) -> &str {
         &self.text
@@ -253,6 +304,18 @@ mod tests {
     use super::*;
 
     const KINDS: [Kind; 3] = [Kind::Publishable, Kind::Secret, Kind::Restricted];
+
+    #[test]
+    fn the_end_of_a_token_is_four_characters_in_four_bytes() {
+        let mint = Mint::new(Kind::Secret, Mode::Live).unwrap();
+        let last = mint.last_four().unwrap();
+        assert!(mint.expose().ends_with(&last.to_string()));
+        assert_eq!(size_of::<Option<LastFour>>(), 4);
+        assert_eq!(serde_json::from_value::<LastFour>(serde_json::json!(last)).unwrap(), last);
+        for text in ["", "abc", "abcde", "ab d", "äb"] {
+            assert!(serde_json::from_value::<LastFour>(serde_json::json!(text)).is_err(), "{text}");
+        }
+    }
 
     proptest! {
         #[test]

@@ -39,7 +39,7 @@ impl KeyFacts {
             scopes: Arc::clone(&self.scopes),
             state: State::Active,
             created_at,
-            secret: StoredSecret { selector, phc, screen, created_at, compromised_at: None },
+            secret: StoredSecret { selector, phc, screen, created_at, compromised_at: None, last_four: None },
             retiring: None,
             extras: None,
         }

@@ -110,6 +110,11 @@ impl Kept {
         self.newest.len() + self.samples.records.len()
     }
 
+    /// The last one that there was.
+    pub(super) fn last(&self) -> RecordId {
+        RecordId(self.next_place.saturating_sub(1))
+    }
+
     /// The newest first.
     pub(super) fn newest_first(&self) -> impl Iterator<Item = &Record> {
         self.newest.iter().rev().chain(self.samples.records.values().rev())

@@ -64,6 +64,18 @@ pub struct Recorder {
     listeners: broadcast::Sender<Arc<[Record]>>,
 }
 
+/// What somebody hears who looks on.
+pub struct Following {
+    /// What was taken in before, the oldest first.
+    pub before: Vec<Record>,
+    /// How many more there were.
+    pub missed: u64,
+    /// What is taken in from now on, a batch at a time.
+    pub heard: broadcast::Receiver<Arc<[Record]>>,
+    /// The last decision of before.
+    pub last: RecordId,
+}
+
 impl Recorder {
     /// One that keeps the newest `most` decisions and samples of older ones; with 0, none at all. `dropped` counts those
     /// that found no room.
@@ -157,6 +169,21 @@ impl Recorder {
     /// Everything that is taken in from now on, a batch at a time. Whoever is too far behind loses the oldest.
     pub fn listen(&self) -> broadcast::Receiver<Arc<[Record]>> {
         self.listeners.subscribe()
+    }
+
+    /// The same, of this moment: what is kept and newer than `after` comes before it, at most the newest `most` of those
+    /// that the filter takes. Without `after`, nothing does.
+    pub fn follow(&self, filter: &Filter, after: Option<RecordId>, most: usize) -> Following {
+        let kept = self.all();
+        // Nothing is taken in meanwhile, and so nothing is heard twice or not at all.
+        let (heard, last) = (self.listeners.subscribe(), kept.last());
+        let newer =
+            after.into_iter().flat_map(|after| kept.newest_first().take_while(move |record| record.id() > after));
+        let mut newer = newer.filter(|record| filter.takes(record));
+        let mut before: Vec<Record> = newer.by_ref().take(most).cloned().collect();
+        before.reverse();
+        let missed = u64::try_from(newer.count()).unwrap_or(u64::MAX);
+        Following { before, missed, heard, last }
     }
 
     /// Writes what is kept to a file, for [`restore`](Self::restore). To be called when no more decisions are made.

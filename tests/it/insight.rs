@@ -1,9 +1,15 @@
 //! What people see: what they may do, what calls come to, and how the daemon is.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
-use crate::harness::Demo;
+use crate::harness::{Demo, PATIENCE};
 use crate::manage::Person;
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap()
+}
 
 async fn operations(person: &Person, query: &str) -> Vec<String> {
     let answer = person.done("GET", &format!("/v1/me/operations{query}"), Value::Null).await;
@@ -46,4 +52,126 @@ async fn what_somebody_may_do_is_what_the_policies_let_them_do() {
     operator.done("PUT", &format!("/v1/accounts/{account}/members/{id}"), json!({ "role": "owner" })).await;
     assert!(has(&operations(&developer, &format!("?key={live}")).await, "updateKey"));
     developer.done("PATCH", &path, body).await;
+}
+
+#[tokio::test]
+async fn a_key_is_known_by_how_its_token_begins_and_ends_and_found_by_it() {
+    let demo = Demo::start();
+    let operator = Person::operator(&demo);
+    let account = operator.account().await;
+    let (key, token) = operator.key(&account, "restricted", "test").await;
+    let show = async || operator.done("GET", &format!("/v1/keys/{key}"), Value::Null).await;
+    let shown = show().await;
+    assert_eq!((&shown["start"], &shown["last_four"]), (&json!(token[..14]), &json!(token[58..])));
+    assert_eq!(shown.get("old_last_four"), None);
+    let rotated = operator.done("POST", &format!("/v1/keys/{key}/rotate"), json!({})).await;
+    let new = rotated["token"].as_str().unwrap();
+    let shown = show().await;
+    assert_eq!((&shown["last_four"], &shown["old_last_four"]), (&json!(new[58..]), &json!(token[58..])));
+    for search in [&token[..12], &token[..24], &token[8..20], &token[58..], &new[58..], &key[..12], "WORKER", "rk_test"]
+    {
+        let path = format!("/v1/accounts/{account}/keys?search={search}");
+        let found = operator.done("GET", &path, Value::Null).await;
+        assert!(found["items"].as_array().unwrap().iter().any(|item| item["id"] == json!(key)), "{search}: {found}");
+    }
+    let path = format!("/v1/accounts/{account}/keys?search={}", &token[24..40]);
+    assert_eq!(operator.done("GET", &path, Value::Null).await["total"], 0, "nothing is found by its secret");
+    // It survives a restart, and moves along.
+    let exported = operator.request("GET", "/v1/export").send().await.unwrap().text().await.unwrap();
+    assert!(exported.contains(&token[58..]) && exported.contains(&new[58..]));
+    let demo = demo.restart(&[]);
+    let operator = Person::operator(&demo);
+    assert_eq!(operator.done("GET", &format!("/v1/keys/{key}"), Value::Null).await["last_four"], json!(new[58..]));
+    // What another system issued is shown as far as each such token is known.
+    let foreign = json!({ "items": [{ "type": "foreign_key", "record": { "account": account,
+        "sha256": "ab".repeat(32), "key": { "kind": "secret", "mode": "test", "name": "foreign" } } }] });
+    let made = operator.done("POST", "/v1/import", foreign).await;
+    let shown = operator.done("GET", &format!("/v1/keys/{}", text(&made["items"][0]["id"])), Value::Null).await;
+    assert_eq!((shown.get("start"), shown.get("last_four")), (None, None));
+}
+
+#[tokio::test]
+async fn accounts_are_found_by_their_names_and_counted() {
+    let demo = Demo::start();
+    let operator = Person::operator(&demo);
+    let made = operator.done("POST", "/v1/accounts", json!({ "name": "Möwe & Söhne" })).await;
+    let id = made["id"].as_str().unwrap();
+    for search in ["m%C3%96WE", "%26%20s", id] {
+        let found = operator.done("GET", &format!("/v1/accounts?search={search}"), Value::Null).await;
+        assert_eq!((&found["total"], &found["items"][0]["id"]), (&json!(1), &json!(id)), "{search}");
+    }
+    assert_eq!(operator.done("GET", "/v1/accounts?limit=1", Value::Null).await["total"], 2);
+    let outsider = operator.hired(id, "x@example.com", None).await.1;
+    assert_eq!(outsider.done("GET", "/v1/accounts", Value::Null).await["total"], 0);
+}
+
+/// What comes of an answer that does not end, until it has this text.
+async fn until(answer: &mut reqwest::Response, text: &str) -> String {
+    let mut told = String::new();
+    while !told.contains(text) {
+        let chunk = tokio::time::timeout(PATIENCE, answer.chunk()).await.expect("nothing comes").unwrap();
+        told.push_str(std::str::from_utf8(&chunk.expect("it ended")).unwrap());
+    }
+    told
+}
+
+#[tokio::test]
+async fn decisions_are_watched_as_they_are_made_by_those_who_may_read_them() {
+    let demo = Demo::start();
+    let operator = Person::operator(&demo);
+    let account = operator.account().await;
+    let viewer = operator.hired(&account, "viewer@example.com", Some("viewer")).await.1;
+    let (key, token) = operator.key(&account, "restricted", "test").await;
+    assert_eq!(viewer.status("GET", "/v1/decisions/live", None).await, 403);
+    let watch = async |person: &Person, query: &str, last: Option<&str>| {
+        let request = person.request("GET", &format!("/v1/decisions/live{query}"));
+        let request = last.map_or(person.request("GET", &format!("/v1/decisions/live{query}")), |last| {
+            request.header("last-event-id", last)
+        });
+        request.send().await.unwrap()
+    };
+    let of_key = format!("?key={key}&outcome=allow");
+    let mut one = watch(&viewer, &of_key, None).await;
+    assert_eq!(one.headers()["content-type"], "text/event-stream");
+    let mut all = watch(&operator, "", None).await;
+    for (token, path) in [(demo.get("SK_TEST"), "/v1/resources"), (&token, "/v1/jobs"), (&token, "/v1/resources")] {
+        demo.authorize(json!({ "token": token, "method": "GET", "path": path })).await;
+    }
+    let told = until(&mut one, "\"}\n\n").await;
+    let data = told.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
+    let decision: Value = serde_json::from_str(data).unwrap();
+    assert_eq!((&decision["key"], &decision["reason"]), (&json!(key), &json!("allowed")));
+    assert!(told.contains(&format!("id: {}\nevent: decision\n", text(&decision["id"]))), "{told}");
+    assert_eq!(told.matches("data: ").count(), 1, "neither another key's nor those that were refused: {told}");
+    assert!(!told.contains(&token) && !until(&mut all, text(&decision["id"])).await.contains(&token));
+    // Whoever comes again misses nothing.
+    drop(one);
+    for _ in 0..2 {
+        demo.authorize(json!({ "token": token, "method": "GET", "path": "/v1/resources" })).await;
+    }
+    let mut again = watch(&viewer, &of_key, Some(text(&decision["id"]))).await;
+    let told = until(&mut again, "\"}\n\n").await;
+    assert_eq!(told.matches("id: dec_").count(), 2, "{told}");
+    assert_eq!(watch(&viewer, &of_key, Some("x")).await.status(), 400);
+    // There is room for so many, and for everybody else besides.
+    let mut others = Vec::new();
+    let refused = loop {
+        let answer = watch(&operator, "", None).await;
+        if answer.status() != 200 {
+            break answer;
+        }
+        others.push(answer);
+        assert!(others.len() <= 64);
+    };
+    assert_eq!(
+        (refused.status().as_u16(), refused.json::<Value>().await.unwrap()["code"].clone()),
+        (503, json!("busy"))
+    );
+    assert_eq!(operator.status("GET", "/v1/me", None).await, 200);
+    // Those who look on do not hold up the end.
+    let before = Instant::now();
+    let demo = demo.restart(&[]);
+    assert!(before.elapsed() < Duration::from_secs(8), "the deadline is 10 s");
+    while let Ok(Some(_)) = tokio::time::timeout(PATIENCE, all.chunk()).await.unwrap() {}
+    drop(demo);
 }

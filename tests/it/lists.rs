@@ -51,7 +51,7 @@ async fn keys_are_filtered_by_what_they_are_and_how_they_stand() {
     let off = make("off", json!({})).await;
     let dead = make("dead", json!({ "expires_at": days(5), "rotate_every": "1d" })).await;
     let known = make("known", json!({ "rotate_every": "1d" })).await;
-    make("soon", json!({ "expires_at": days(10) })).await;
+    make("soon", json!({ "expires_at": days(10), "note": "with A Note" })).await;
     make("later", json!({ "expires_at": days(60), "rotate_every": "3d" })).await;
     let over = make("over", json!({ "expires_at": now + SignedDuration::from_secs(1) })).await;
     for (key, word) in [(off, "disable"), (dead, "revoke"), (known, "compromise")] {
@@ -83,6 +83,19 @@ async fn keys_are_filtered_by_what_they_are_and_how_they_stand() {
         (&[("unused_since", "2020-01-01T00:00:00Z")], &[]),
         (&[("unused_since", "2999-01-01T00:00:00Z"), ("state", "disabled")], &["off"]),
         (&[("state", "revoked"), ("mode", "test")], &[]),
+        (&[("state", "revoked,compromised")], &["dead", "known"]),
+        (&[("kind", "restricted,publishable"), ("mode", "test")], &["Test publishable key", "scoped"]),
+        (&[("never_expires", "true"), ("mode", "live"), ("kind", "secret")], &["Secret key", "known", "off", "plain"]),
+        (&[("never_expires", "false")], &["dead", "later", "over", "soon"]),
+        (&[("needs_attention", "true")], &["known", "later", "soon"]),
+        (
+            &[("needs_attention", "false"), ("kind", "secret"), ("state", "active")],
+            &["Secret key", "Test secret key", "plain"],
+        ),
+        (&[("search", "KEY"), ("mode", "live")], &["Publishable key", "Secret key"]),
+        (&[("search", "a note")], &["soon"]),
+        (&[("search", "nothing like it")], &[]),
+        (&[("order", "newest"), ("state", "disabled")], &["off"]),
     ] {
         let query = filter.iter().map(|(name, value)| format!("&{name}={value}")).collect::<Vec<_>>().concat();
         let expected: BTreeSet<&str> = expected.iter().copied().collect();
@@ -93,6 +106,7 @@ async fn keys_are_filtered_by_what_they_are_and_how_they_stand() {
         let of_account: Vec<&Value> =
             all["items"].as_array().unwrap().iter().filter(|key| key["account"] == account).collect();
         assert_eq!(json!(of_account), found["items"], "{query}");
+        assert_eq!(found["total"], expected.len(), "{query}");
         // Pages are of what the filter lets through.
         let pages = paged(&operator, &format!("/v1/accounts/{account}/keys?{}&", &query[1..]), 1, async || {}).await;
         assert_eq!(json!(pages), found["items"], "{query}");
@@ -110,6 +124,8 @@ async fn keys_are_filtered_by_what_they_are_and_how_they_stand() {
         ("state=alive", "state"),
         ("expiring_within_days=-1", "expiring_within_days"),
         ("unused_since=yesterday", "unused_since"),
+        ("kind=secret,", "kind"),
+        ("needs_attention=maybe", "needs_attention"),
         ("colour=red", "colour"),
         ("after=x", "after"),
         ("after=key_0000000000000000", "after"),

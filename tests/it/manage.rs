@@ -84,7 +84,7 @@ pub async fn reason(client: &Client, decision_url: &str, token: &str) -> String 
 
 /// Who may do each operation, to an account and a key of it in live mode: Operator, oWner, Developer, Viewer,
 /// Outsider (somebody without a role). In small letters: to a test key alone.
-const MAY: [(&str, &str); 48] = [
+const MAY: [(&str, &str); 49] = [
     ("createAccount", "O"),
     ("listAccounts", "OWDVX"),
     ("getAccount", "OWDV"),
@@ -109,6 +109,7 @@ const MAY: [(&str, &str); 48] = [
     ("rotateKey", "OWd"),
     ("listDecisions", "O"),
     ("countDecisions", "O"),
+    ("watchDecisions", "O"),
     ("getDecision", "O"),
     ("explainDecision", "O"),
     ("exportDecisions", "O"),

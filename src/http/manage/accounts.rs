@@ -7,9 +7,10 @@ use axum::http::{Response, StatusCode, Uri};
 use axum::response::IntoResponse;
 use serde::Deserialize;
 use std::sync::Arc;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::input::{Input, Params, RetryKey, Seen};
+use super::key_list::holds;
 use super::keys::Paging;
 use super::once::{Made, once, shown};
 use super::refusal::{Refusal, Refusals};
@@ -44,6 +45,21 @@ pub struct RenameAccount {
 #[serde(deny_unknown_fields)]
 pub struct SetMember {
     role: Role,
+}
+
+/// Which accounts, and which part of the list.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct AccountFilter {
+    /// Those whose name holds this text, in capitals or not, or whose id begins with it.
+    #[param(max_length = 200)]
+    search: Option<String>,
+    /// Those behind this one: the `next` of the page before.
+    after: Option<String>,
+    /// At most so many; 1 to 1,000, 100 when not given.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<usize>,
 }
 
 /// The account of this id.
@@ -97,25 +113,32 @@ pub(super) async fn create_account(
 
 /// List the accounts that you may see, in the order of their creation.
 #[utoipa::path(
-    get, path = "/v1/accounts", tag = "accounts", operation_id = "listAccounts", params(Paging),
+    get, path = "/v1/accounts", tag = "accounts", operation_id = "listAccounts", params(AccountFilter),
     responses((status = 200, body = Page<AccountView>), Refusals)
 )]
 pub(super) async fn list_accounts(
     State(manage): State<Shared>,
     caller: Caller,
-    Params(paging): Params<Paging>,
+    Params(filter): Params<AccountFilter>,
 ) -> Result<Json<Page<AccountView>>, Refusal> {
     caller.may(Subject::System)?;
     let mut accounts = manage.ledger().ring().accounts();
+    if let Some(search) = &filter.search {
+        let (search, lower) = (search.trim(), search.trim().to_lowercase());
+        let is_found =
+            |live: &LiveAccount| holds(&live.account.name, &lower) || live.account.id.to_string().starts_with(search);
+        accounts.retain(|live| is_found(live));
+    }
+    accounts.retain(|live| caller.could("getAccount", Subject::Account(live.account.id)));
+    let (total, paging) = (accounts.len(), Paging { after: filter.after, limit: filter.limit });
     accounts.sort_by_key(|live| (live.account.created_at, live.account.id));
     if let Some(after) = &paging.after {
         let after = find_account(&manage, after).map_err(|_| Paging::no_such_place())?;
         let place = (after.account.created_at, after.account.id);
         accounts.retain(|live| (live.account.created_at, live.account.id) > place);
     }
-    accounts.retain(|live| caller.could("getAccount", Subject::Account(live.account.id)));
     let next = paging.cut(&mut accounts, |live| live.account.id.to_string())?;
-    Ok(Json(Page { items: accounts.iter().map(|live| AccountView::of(live)).collect(), next }))
+    Ok(Json(Page { items: accounts.iter().map(|live| AccountView::of(live)).collect(), next, total: Some(total) }))
 }
 
 /// Look at an account.
@@ -203,7 +226,7 @@ pub(super) async fn list_members(
         let (email, name) = (user.email.as_str().to_owned(), user.name.to_string());
         Some(Member { user: user.id.to_string(), email, name, role })
     });
-    Ok(Json(Page { items: members.collect(), next: None }))
+    Ok(Json(Page::uncounted(members.collect(), None)))
 }
 
 /// Owners know each other's e-mail addresses rather than ids.

@@ -58,7 +58,7 @@ pub struct DecisionFilter {
 /// What became of a call.
 #[derive(Deserialize, ToSchema, Clone, Copy)]
 #[serde(rename_all = "lowercase")]
-enum OutcomeName {
+pub(super) enum OutcomeName {
     Allow,
     Unauthenticated,
     Forbidden,
@@ -137,7 +137,7 @@ pub(super) async fn list_decisions(
     let looked = tokio::task::spawn_blocking(move || recorder.page(&filter, before, most + 1)).await;
     let mut records = looked.map_err(|error| Refusal::internal(&error))?;
     let next = paging.cut(&mut records, |record| record.id().to_string())?;
-    Ok(Json(Page { items: records.iter().map(Told::from).collect(), next }))
+    Ok(Json(Page::uncounted(records.iter().map(Told::from).collect(), next)))
 }
 
 /// One decision, by its id or by the request's: the newest, where a request has several.
@@ -236,7 +236,7 @@ pub(super) async fn export_decisions(State(manage): State<Shared>, caller: Calle
     }))
 }
 
-fn recorder(manage: &Manage) -> Result<std::sync::Arc<Recorder>, Refusal> {
+pub(super) fn recorder(manage: &Manage) -> Result<std::sync::Arc<Recorder>, Refusal> {
     if manage.recorder.is_off() {
         let detail = "no decisions are recorded; set `recorded.decisions` in the configuration";
         return Err(Refusal::new(StatusCode::CONFLICT, "not_recorded", detail));
@@ -245,7 +245,12 @@ fn recorder(manage: &Manage) -> Result<std::sync::Arc<Recorder>, Refusal> {
 }
 
 /// The decisions of the key, else of the account, else all of them, if the caller may read these.
-fn whose(manage: &Manage, caller: &Caller, key: Option<&str>, account: Option<&str>) -> Result<Filter, Refusal> {
+pub(super) fn whose(
+    manage: &Manage,
+    caller: &Caller,
+    key: Option<&str>,
+    account: Option<&str>,
+) -> Result<Filter, Refusal> {
     let filter = Filter::default();
     let filter = match (key, account) {
         (Some(key), _) => Filter { key: Some(seen_key(manage, caller, key)?.key.id), ..filter },

@@ -55,7 +55,7 @@ impl EventFilter {
             paging.after.as_deref().map(str::parse::<EventId>).transpose().map_err(|_| Paging::no_such_place())?;
         let mut events = blocking(move || read(&ledger, whose, after, self.order.into(), most + 1)).await?;
         let next = paging.cut(&mut events, |event| event.id.to_string())?;
-        Ok(Json(Page { items: events, next }))
+        Ok(Json(Page::uncounted(events, next)))
     }
 }
 

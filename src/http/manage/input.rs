@@ -6,7 +6,7 @@ use axum::http::header::{CONTENT_TYPE, IF_MATCH};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use jiff::SignedDuration;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error, IntoDeserializer};
 use serde::{Deserialize, Deserializer};
 
 use super::refusal::Refusal;
@@ -94,7 +94,7 @@ impl<S: Send + Sync> FromRequestParts<S> for RetryKey {
 }
 
 /// The one value of a header.
-fn single(headers: &HeaderMap, name: &str) -> Result<Option<String>, Refusal> {
+pub fn single(headers: &HeaderMap, name: &str) -> Result<Option<String>, Refusal> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
@@ -109,6 +109,24 @@ fn single(headers: &HeaderMap, name: &str) -> Result<Option<String>, Refusal> {
 /// Reads a duration such as `24h`, `90d` or `0s`; a day has 24 hours.
 pub fn duration(field: &str, text: &str) -> Result<SignedDuration, Refusal> {
     crate::duration::read(text).ok_or_else(|| Refusal::invalid(Some(field), crate::duration::HELP))
+}
+
+/// One or several words of a query's parameter, separated by commas.
+pub struct OneOf<T>(Vec<T>);
+
+impl<T: PartialEq> OneOf<T> {
+    /// Whether this is one of them.
+    pub fn has(&self, one: &T) -> bool {
+        self.0.contains(one)
+    }
+}
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for OneOf<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let word = |word: &str| T::deserialize(IntoDeserializer::<serde::de::value::Error>::into_deserializer(word));
+        text.split(',').map(word).collect::<Result<_, _>>().map(Self).map_err(D::Error::custom)
+    }
 }
 
 /// Tells `"field": null` (take it away) from a field that is not there (leave it).

@@ -14,16 +14,17 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::accounts::find_account;
 use super::input::{Input, Params, RetryKey, Seen, duration, nullable};
+use super::key_list::KeyFilter;
 use super::once::{Made, once, shown};
 use super::refusal::{Refusal, Refusals};
-use super::view::{KeyState, KeyView, Page, created, network, versioned};
+use super::view::{KeyView, Page, created, network, versioned};
 use super::{Caller, Manage, Shared, blocking};
 use crate::authorize::credentials::Credentials;
 use crate::authorize::manage::Subject;
 use crate::authorize::path::normalise;
 use crate::authorize::{Call, Caller as Calling, RequestLine, Stated, Transport, authorize_by};
 use crate::key::{EnvironmentId, Key, KeyError, KeyId, KeyUpdate, Kind, Mode, NewKey, Scope};
-use crate::ledger::{Ledger, LedgerError, Once};
+use crate::ledger::{Ledger, Once};
 use crate::policy::{Revision, Route};
 use crate::ring::LiveKey;
 use crate::trail::{By, Event, Happened};
@@ -149,70 +150,6 @@ pub struct RotateKey {
     /// How long the old secret works beside the new one: `0s` to `7d`, `24h` when not given. It ends with the key.
     #[schema(example = "24h")]
     overlap: Option<String>,
-}
-
-/// Which keys, and which part of the list.
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
-pub struct KeyFilter {
-    mode: Option<Mode>,
-    kind: Option<Kind>,
-    state: Option<KeyState>,
-    /// Those that expire within so many days.
-    #[param(minimum = 0, maximum = 36600)]
-    expiring_within_days: Option<u32>,
-    /// Those that should be rotated within so many days, overdue ones included.
-    #[param(minimum = 0, maximum = 36600)]
-    rotation_due_within_days: Option<u32>,
-    /// Those that were made before this time and not used since.
-    #[param(value_type = Option<String>, format = DateTime)]
-    unused_since: Option<Timestamp>,
-    /// Those behind this one: the `next` of the page before.
-    after: Option<String>,
-    /// At most so many; 1 to 1,000, 100 when not given.
-    #[param(minimum = 1, maximum = 1000)]
-    limit: Option<usize>,
-}
-
-impl KeyFilter {
-    fn admits(&self, key: &Key, now: Timestamp) -> bool {
-        let within = |end: Option<Timestamp>, days: u32| {
-            let until = now.checked_add(SignedDuration::from_hours(24 * i64::from(days))).unwrap_or(Timestamp::MAX);
-            end.is_some_and(|end| end <= until)
-        };
-        self.mode.is_none_or(|mode| key.mode == mode)
-            && self.kind.is_none_or(|kind| key.kind == kind)
-            && self.unused_since.is_none_or(|since| key.created_at.time() < since)
-            && self.state.is_none_or(|state| KeyState::of(key, now) == state)
-            && self
-                .expiring_within_days
-                .is_none_or(|days| key.expires_at().is_some_and(|end| end > now) && within(key.expires_at(), days))
-            && self
-                .rotation_due_within_days
-                .is_none_or(|days| key.is_living(now) && within(key.rotation_due_at(), days))
-    }
-
-    /// The page of these keys, in the order of their creation.
-    fn page(self, manage: &Manage, mut keys: Vec<Arc<LiveKey>>, now: Timestamp) -> Result<Page<KeyView>, Refusal> {
-        // Those that came with an account are of one moment.
-        let place = |live: &LiveKey| (live.key.created_at, live.key.mode, live.key.kind.as_str(), live.key.id);
-        let paging = Paging { after: self.after.clone(), limit: self.limit };
-        keys.retain(|live| self.admits(&live.key, now));
-        if let Some(after) = &self.after {
-            let after = after.parse().ok().and_then(|id| manage.ledger().ring().key(&id));
-            let after = place(&*after.ok_or_else(Paging::no_such_place)?);
-            keys.retain(|live| place(live) > after);
-        }
-        if let Some(since) = self.unused_since {
-            let uses = manage.ledger().all_uses()?;
-            keys.retain(|live| uses.of(live).none_since(since));
-        }
-        keys.sort_by_key(|live| place(live));
-        let next = paging.cut(&mut keys, |live| live.key.id.to_string())?;
-        let shown = |live: &Arc<LiveKey>| Ok(KeyView::of(&live.key, now).used(&manage.ledger().uses(live)?));
-        Ok(Page { items: keys.iter().map(shown).collect::<Result<_, LedgerError>>()?, next })
-    }
 }
 
 fn networks(texts: &[String]) -> Result<Vec<ipnet::IpNet>, Refusal> {

@@ -11,8 +11,10 @@ pub(crate) mod decisions;
 mod events;
 pub mod explain;
 mod input;
+mod key_list;
 pub(crate) mod keys;
 mod leaks;
+mod live;
 pub(crate) mod me;
 mod once;
 pub(crate) mod policies;
@@ -29,19 +31,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::body::Body;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts, MatchedPath, Request, State};
 use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::request::Parts;
+use axum::http::request;
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use ipnet::IpNet;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::watch;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+pub use self::live::READERS;
 use self::once::Recent;
 use self::refusal::Refusal;
 use super::names;
@@ -59,6 +63,26 @@ use crate::recorded::Recorder;
 use crate::shadow::Shadow;
 use crate::trail::{Actor, By};
 
+/// What the management API is made of.
+pub struct Parts {
+    /// Decides, and holds accounts, keys and people.
+    pub pdp: Arc<Pdp>,
+    /// What is in force.
+    pub activator: Arc<Activator>,
+    /// What was decided.
+    pub recorder: Arc<Recorder>,
+    /// What is being tried.
+    pub shadow: Arc<Shadow>,
+    /// Argon2's costs for new secrets.
+    pub cost: Cost,
+    /// Who is believed when they state for whom they call.
+    pub proxies: Vec<IpNet>,
+    /// A rotation that is due within this is due soon.
+    pub soon: SignedDuration,
+    /// Turns true when the daemon ends.
+    pub stop: watch::Receiver<bool>,
+}
+
 /// What the operations share.
 pub struct Manage {
     pdp: Arc<Pdp>,
@@ -75,6 +99,12 @@ pub struct Manage {
     proxies: Vec<IpNet>,
     /// Passwords that are checked or hashed at a time: each takes 19 MiB.
     passwords: tokio::sync::Semaphore,
+    /// A rotation that is due within this is due soon.
+    soon: SignedDuration,
+    /// Those who may look on while decisions are made.
+    readers: Arc<tokio::sync::Semaphore>,
+    /// Turns true when the daemon ends.
+    stop: watch::Receiver<bool>,
 }
 
 type Shared = Arc<Manage>;
@@ -98,17 +128,12 @@ struct Document;
 
 impl Manage {
     /// From the parts of the daemon.
-    pub fn new(
-        pdp: Arc<Pdp>,
-        activator: Arc<Activator>,
-        recorder: Arc<Recorder>,
-        shadow: Arc<Shadow>,
-        cost: Cost,
-        proxies: Vec<IpNet>,
-    ) -> Self {
+    pub fn new(parts: Parts) -> Self {
+        let Parts { pdp, activator, recorder, shadow, cost, proxies, soon, stop } = parts;
         let (throttle, recent) = (Throttle::new(), Recent::default());
         let passwords = tokio::sync::Semaphore::new(2);
-        Self { pdp, activator, recorder, shadow, cost, throttle, recent, proxies, passwords }
+        let readers = Arc::new(tokio::sync::Semaphore::new(live::READERS));
+        Self { pdp, activator, recorder, shadow, cost, throttle, recent, proxies, passwords, soon, readers, stop }
     }
 
     /// The routes, with the document that describes them at `/openapi.json`.
@@ -196,6 +221,7 @@ fn operations() -> OpenApiRouter<Shared> {
         .routes(routes!(decisions::list_decisions))
         .routes(routes!(decisions::count_decisions))
         .routes(routes!(decisions::export_decisions))
+        .routes(routes!(live::watch_decisions))
         .routes(routes!(decisions::get_decision))
         .routes(routes!(decisions::explain_decision))
         .routes(routes!(shadow::get_shadow))
@@ -265,7 +291,7 @@ impl Caller {
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = Refusal;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+    async fn from_request_parts(parts: &mut request::Parts, _: &S) -> Result<Self, Refusal> {
         parts.extensions.get::<Self>().cloned().ok_or_else(|| Refusal::internal(&"a request came past the layer"))
     }
 }

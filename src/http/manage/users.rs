@@ -275,7 +275,7 @@ pub(super) async fn list_users(
         users.retain(|live| (live.user.created_at, live.user.id) > place);
     }
     let next = paging.cut(&mut users, |live| live.user.id.to_string())?;
-    Ok(Json(Page { items: users.iter().map(|live| UserView::of(&live.user)).collect(), next }))
+    Ok(Json(Page::uncounted(users.iter().map(|live| UserView::of(&live.user)).collect(), next)))
 }
 
 fn find(manage: &Manage, id: &str) -> Result<Arc<LiveUser>, Refusal> {

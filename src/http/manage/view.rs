@@ -90,6 +90,15 @@ pub struct KeyView {
     pub(crate) environment: String,
     pub(crate) mode: Mode,
     pub(crate) kind: Kind,
+    /// What the current token begins with; not there for one from elsewhere of which that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) start: Option<String>,
+    /// What the current token ends with; not there where that is not known, as of tokens from elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) last_four: Option<String>,
+    /// What the token before ends with, until its overlap ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) old_last_four: Option<String>,
     pub(crate) name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) note: Option<String>,
@@ -147,12 +156,16 @@ pub struct KeyView {
 
 impl KeyView {
     pub fn of(key: &Key, now: Timestamp) -> Self {
+        let old = key.retiring.as_deref().filter(|_| key.overlap(now).is_some());
         Self {
             id: key.id.to_string(),
             account: key.account.to_string(),
             environment: key.environment().to_string(),
             mode: key.mode,
             kind: key.kind,
+            start: key.start_of(&key.secret),
+            last_four: key.secret.last_four.map(Into::into),
+            old_last_four: old.and_then(|old| old.secret.last_four).map(Into::into),
             name: key.name.to_string(),
             note: key.note().map(Into::into),
             state: KeyState::of(key, now),
@@ -203,6 +216,16 @@ pub struct Page<T> {
     /// Give it as `after` for those that follow; it is not there on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+    /// How many there are on all pages; where they are counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total: Option<usize>,
+}
+
+impl<T> Page<T> {
+    /// Some of a list whose items are not counted.
+    pub fn uncounted(items: Vec<T>, next: Option<String>) -> Self {
+        Self { items, next, total: None }
+    }
 }
 
 /// Something that happened.
