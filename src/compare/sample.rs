@@ -12,9 +12,7 @@ use super::{Decided, Difference, Direction, Known, Subject};
 use crate::authorize::credentials::Credentials;
 use crate::authorize::verdict::{Outcome, Verdict};
 use crate::authorize::{Call, Caller, RequestLine, Stated, Transport, authorize};
-use crate::key::{
-    AccountId, EnvironmentId, Key, KeyId, Kind, Mode, NewKey, Phc, Scope, Screen, Selector, StoredSecret,
-};
+use crate::key::{AccountId, EnvironmentId, Key, KeyId, Kind, Mode, Scope, Selector};
 use crate::policy::{ContextUse, PrincipalKind, Revision, Route, Target};
 use crate::prove::witness::Witness;
 use crate::ring::LiveKey;
@@ -277,16 +275,8 @@ pub(super) fn supposed(
     scopes: Vec<Scope>,
     now: Timestamp,
 ) -> Option<LiveKey> {
-    let selector = Selector::random().ok()?;
-    let secret = StoredSecret {
-        selector,
-        phc: Phc::none(),
-        screen: Screen::none(),
-        created_at: now.into(),
-        compromised_at: None,
-    };
-    let new = NewKey { scopes, ..NewKey::named(kind, mode, "supposed") };
-    Key::create(account, new, id, secret, now).ok().map(|key| LiveKey::new(key, 1))
+    let key = Key::supposed(account, id, (kind, mode), scopes.into(), Selector::random().ok()?, now.into());
+    Some(LiveKey::new(key, 1))
 }
 
 fn decide(revision: &Arc<Revision>, route: &Route, sample: &Sample<'_>) -> Verdict {

@@ -18,6 +18,7 @@ use std::ffi::OsString;
 
 use clap::Subcommand;
 
+use super::files::refused;
 use super::{COMMAND_LINE, CONFIGURATION, Failure, NOT_SIGNED_IN};
 use crate::activate::vet;
 use crate::child::Child;
@@ -114,10 +115,6 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 /// With everything that is wrong with the files.
 async fn vetted(bundle: &Bundle) -> Result<Revision, Rejection> {
     vet::Vetter::of_this_program().vet(bundle).await.map_err(vet::Failure::into_rejection)
-}
-
-fn refused(rejection: &Rejection) -> Failure {
-    Failure::new(format!("the files would be refused\n\n{}", rejection.render()))
 }
 
 /// Whoever proves and compares; that there is no solver is told.
