@@ -198,6 +198,20 @@ async fn policies_about_management_are_compared_by_role() {
     assert!(comparison.may_widen());
 }
 
+#[tokio::test]
+async fn an_edit_about_keys_of_one_kind_is_told_of_whichever_kind_it_is() {
+    for kind in ["publishable", "secret", "restricted"] {
+        let policy = format!(
+            "@id(\"viewers-rotate\")\npermit (principal is Keyward::User, action == Keyward::Action::\"rotateKey\", resource)\n\
+             when {{ resource in principal.views && resource.kind == \"{kind}\" }};\n"
+        );
+        let after = with(|files| files.get_mut("policies/management.cedar").unwrap().push_str(&policy));
+        let comparison = compared(&with(|_| ()), &after).await;
+        let widened: Vec<_> = comparison.changed().map(|row| (row.subject.to_string(), row.action.as_str())).collect();
+        assert_eq!(widened, [("viewer".to_owned(), "rotateKey")], "{kind}");
+    }
+}
+
 /// Edits, each a policy that may or may not be there.
 const EDITS: [&str; 14] = [
     "permit (principal is DocsApi::PublishableKey, action == DocsApi::Action::\"listJobs\", resource) when { resource in principal.environment };",

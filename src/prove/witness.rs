@@ -173,7 +173,8 @@ impl Witness {
         let (principal, resource) = (found.request.principal()?.clone(), found.request.resource()?.clone());
         let reads = &case.slice.reads_context;
         let is_read = |name: &str| match name {
-            "secure" => reads.secure,
+            // A key's call comes over HTTPS, or no policy is asked.
+            "secure" => reads.secure && case.kind == PrincipalKind::Anonymous,
             "method" => reads.method,
             "path" => reads.path,
             "ip" => reads.ip,
