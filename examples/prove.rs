@@ -98,7 +98,7 @@ async fn measure(name: &str, files: Files, solver: &Solver) -> Result<(), String
         edited.insert("policies/edit.cedar".into(), policy.replace("ACTION", &action));
         let after = built(&edited)?;
         let (started, mut session) = (Instant::now(), Session::new(solver.clone(), Duration::from_mins(5)));
-        let comparison = compare(&before, &after, Some(&mut session)).await;
+        let comparison = compare(&before, &after, Some(&mut session), Duration::from_mins(5)).await;
         println!(
             "{name}: compared after an edit of {what} in {} ms, {} questions: {}",
             started.elapsed().as_millis(),

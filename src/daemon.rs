@@ -170,7 +170,7 @@ impl Daemon {
         let admin_limits = Limits { connections: limits.connections.min(ADMIN_CONNECTIONS), ..limits };
         let admin = Server::new(admin, admin_limits).gauge(metrics.connections("admin"));
         let (stop_forgetting, stop_writing, stop_reminding) = (stop.clone(), stop.clone(), stop.clone());
-        let stop_watching = stop.clone();
+        let (stop_watching, stop_comparing) = (stop.clone(), stop.clone());
         let telling = match webhook {
             Some(webhook) => Some(tokio::spawn(webhook.run(pdp.ledger().clone(), stop.clone()))),
             None => {
@@ -186,6 +186,7 @@ impl Daemon {
             tokio::spawn(ended(decision.run(decision_listener, stop.clone(), deadline))),
             tokio::spawn(ended(admin.run(admin_listener, stop, deadline))),
             tokio::spawn(watching),
+            tokio::spawn(activator.catch_up(stop_comparing)),
             tokio::spawn(async move { staleness.run(stop_watching).await }),
             tokio::spawn(forget(pdp.ledger().clone(), stop_forgetting)),
             tokio::spawn(write_uses(pdp.ledger().clone(), config.last_used.flush_every(), stop_writing)),

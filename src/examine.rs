@@ -63,20 +63,30 @@ impl Examiner {
 
     /// What can be proven of a revision, as far as it is to be.
     pub async fn prove(&self, revision: &Revision, guarantees: Guarantees) -> Proof {
-        let solver = match &self.solver {
-            Ok(solver) if guarantees != Guarantees::EnforceOnly => solver.clone(),
-            _ => return Proof::none(revision, &Unproven::NotAsked),
-        };
-        let question = Question::Prove { bundle: revision.bundle().clone(), solver, limit_ms: self.limit_ms() };
-        self.ask(&question).await.unwrap_or_else(|why| Proof::none(revision, &why))
+        let proof = self.prove_files(revision.bundle(), guarantees).await;
+        proof.unwrap_or_else(|why| Proof::none(revision, &why))
+    }
+
+    /// The same of files of which it is not known yet whether they are good.
+    ///
+    /// # Errors
+    /// [`Unproven`] when nothing is known: of whatever the files make.
+    pub async fn prove_files(&self, bundle: &Bundle, guarantees: Guarantees) -> Result<Proof, Unproven> {
+        match &self.solver {
+            Ok(solver) if guarantees != Guarantees::EnforceOnly => {
+                let (bundle, solver) = (bundle.clone(), solver.clone());
+                self.ask(&Question::Prove { bundle, solver, limit_ms: self.limit_ms() }).await
+            }
+            _ => Err(Unproven::NotAsked),
+        }
     }
 
     /// What it means that a revision takes the place of another.
     ///
     /// # Errors
     /// [`Unproven`] when the child did not live to tell.
-    pub async fn compare(&self, before: &Revision, after: &Revision) -> Result<Comparison, Unproven> {
-        let (before, after) = (before.bundle().clone(), after.bundle().clone());
+    pub async fn compare(&self, before: &Bundle, after: &Bundle) -> Result<Comparison, Unproven> {
+        let (before, after) = (before.clone(), after.clone());
         let solver = self.solver.clone().ok();
         self.ask(&Question::Compare { before, after, solver, limit_ms: self.limit_ms() }).await
     }
@@ -125,7 +135,8 @@ async fn answer(question: Question) -> Result<serde_json::Value, String> {
         }
         Question::Compare { before, after, solver, limit_ms } => {
             let mut session = solver.map(|solver| session(solver, limit_ms));
-            serde_json::to_value(compare(&build(&before)?, &build(&after)?, session.as_mut()).await)
+            let limit = Duration::from_millis(limit_ms);
+            serde_json::to_value(compare(&build(&before)?, &build(&after)?, session.as_mut(), limit).await)
         }
     };
     answer.map_err(|error| error.to_string())

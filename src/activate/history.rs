@@ -22,6 +22,8 @@ use crate::trail::{Actor, Event};
 const MOST_ENTRIES: usize = 50;
 /// Bytes of contents that are kept, if that is fewer: a bundle may have 8 MiB.
 const MOST_BYTES: u64 = 64 << 20;
+/// Revisions, the newest first, that are compared with the one before when that was not done.
+const MOST_UNCOMPARED: usize = 10;
 /// What the keys of entries begin with; a place in the order of all commits follows.
 const ENTRY: &[u8] = b"entry/";
 /// What the keys of contents begin with; a digest follows.
@@ -108,6 +110,17 @@ pub struct Kept {
     /// Files that have not come into force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stale: Option<Stale>,
+}
+
+/// A revision of which it is not known what it changed.
+#[derive(Debug)]
+pub struct Uncompared {
+    /// Its entry.
+    pub entry: Entry,
+    /// What was in force before it.
+    pub before: Bundle,
+    /// What it is made of.
+    pub after: Bundle,
 }
 
 /// Why a revision was not found by the beginning of its digest.
@@ -227,6 +240,24 @@ impl History {
         self.add(&mut batch, &entry, content)?;
         batch.put(Table::REVISIONS, KEPT, encode(kept), Expect::Any);
         self.ledger.commit_told(batch, events)
+    }
+
+    /// The newest revision of which it is not known what it changed, though there was one before it, among the newest
+    /// few: what an older one changed, nobody waits for.
+    ///
+    /// # Errors
+    /// [`LedgerError`] when the store cannot be read.
+    pub fn uncompared(&self) -> Result<Option<Uncompared>, LedgerError> {
+        let entries = self.rows(MOST_UNCOMPARED + 1)?;
+        for ((_, entry), (_, before)) in entries.iter().zip(entries.iter().skip(1)) {
+            if entry.comparison.is_some() {
+                continue;
+            }
+            if let (Some(before), Some(after)) = (self.content(&before.digest)?, self.content(&entry.digest)?) {
+                return Ok(Some(Uncompared { entry: entry.clone(), before, after }));
+            }
+        }
+        Ok(None)
     }
 
     /// Adds what was different to the revision of this digest that came into force then, if it is still kept.

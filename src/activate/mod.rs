@@ -3,12 +3,13 @@
 //! Files change; they are read whole (`files`), looked at first by a child process ([`vet`]) and tried on their
 //! examples ([`examples`]), proven ([`prove`](crate::prove)), compared with the revision in force ([`compare`]), made to
 //! wait for approval where the configuration says so, remembered with what is different and who wrote it
-//! ([`history`], [`git`]), and swapped in as one.
+//! ([`history`], [`git`]), and swapped in as one. Where nobody has to approve it, an edit is compared afterwards (`catch_up`).
 //! Whatever fails on the way, the revision in force goes on serving, and [`Activator::in_force`] says what is wrong and
 //! since when (`outdated`, [`staleness`]). What operators order, a rollback or an approval, takes the same steps ([`orders`]).
 //! A start onto files that are refused serves the last good revision and says so; only a first start that never had a
 //! good one fails ([`Activator::start`]).
 
+mod catch_up;
 pub mod compare;
 pub mod examples;
 mod files;
@@ -28,6 +29,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
+use tokio::sync::Notify;
 
 use self::compare::Comparison;
 pub(crate) use self::files::Files;
@@ -61,6 +63,8 @@ pub struct Activator {
     turn: tokio::sync::Mutex<Turn>,
     /// Written by whoever has the turn, read by whoever asks for the report; never on the decision path.
     report: Mutex<Report>,
+    /// Told when there is something to compare.
+    uncompared: Notify,
     metrics: Arc<Metrics>,
 }
 
@@ -183,20 +187,26 @@ impl Activator {
     /// The whole way of new files into force.
     async fn bring(&self, turn: &mut Turn, bundle: Bundle) {
         let digest = bundle.digest();
-        let revision = match self.vetter.vet(&bundle).await {
-            Ok(revision) => Arc::new(revision),
+        // Side by side, since whoever saved them waits for both; files that are refused are not proven to the end.
+        let looked = tokio::try_join!(
+            self.vetter.vet(&bundle),
+            async { Ok(self.examiner.prove_files(&bundle, self.guarantees).await) },
+            async { Ok(self.files.commit_of(&bundle).await) },
+        );
+        let (revision, proof, git) = match looked {
+            Ok((revision, proof, git)) => (Arc::new(revision), proof, git),
             Err(Failure::Refused(rejection)) => return self.refuse(turn, Some(digest), rejection).await,
             Err(Failure::Unchecked(rejection)) => return self.refuse(turn, None, rejection).await,
         };
-        let (proof, git) = tokio::join!(self.prove(&revision), self.files.commit_of(&bundle));
-        let proof = match proof {
-            Ok(proof) => Some(proof),
-            Err(rejection) => return self.refuse(turn, Some(digest), rejection).await,
-        };
-        let before = self.current.load_full();
+        let proof = proof.unwrap_or_else(|why| Proof::none(&revision, &why));
+        if let Some(rejection) = proof.rejection(&revision, self.guarantees == Guarantees::Prove) {
+            return self.refuse(turn, Some(digest), rejection).await;
+        }
+        let proof = Some(proof);
         let mut candidate = Candidate { bundle, revision, proof, comparison: None, git };
         if self.widening == Widening::Confirm {
-            candidate.comparison = Some(self.compare(&before, &candidate.revision).await);
+            let before = self.current.load_full();
+            candidate.comparison = Some(self.compare(before.bundle(), &candidate.bundle).await);
             if self.must_wait(&candidate) {
                 return self.wait(turn, candidate).await;
             }
@@ -208,29 +218,13 @@ impl Activator {
             tracing::error!(revision = %digest.short(), %error, "the revision comes into force and could not be remembered for the next start");
         }
         self.swap(turn, &candidate, &order);
-        // Where nobody has to approve an edit, it does not wait for what it means to be found out.
-        if candidate.comparison.is_none() {
-            let comparison = self.compare(&before, &candidate.revision).await;
-            self.complete(digest, order.by.now, comparison.clone()).await;
-            candidate.comparison = Some(comparison);
-        }
         tell::in_force(digest, order.cause, &order.by, candidate.comparison.as_ref());
-    }
-
-    /// What can be proven of a revision.
-    ///
-    /// # Errors
-    /// With what does not hold, and with what is not proven where it must be.
-    async fn prove(&self, revision: &Revision) -> Result<Proof, Rejection> {
-        let proof = self.examiner.prove(revision, self.guarantees).await;
-        match proof.rejection(revision, self.guarantees == Guarantees::Prove) {
-            Some(rejection) => Err(rejection),
-            None => Ok(proof),
-        }
+        // Where nobody has to approve an edit, it does not wait for what it means to be found out.
+        self.uncompared.notify_one();
     }
 
     /// What it means that a revision takes the place of another.
-    async fn compare(&self, before: &Revision, after: &Revision) -> Comparison {
+    async fn compare(&self, before: &Bundle, after: &Bundle) -> Comparison {
         match self.examiner.compare(before, after).await {
             Ok(comparison) => comparison.into(),
             Err(why) => {
@@ -267,14 +261,6 @@ impl Activator {
             turn.kept = kept;
         }
         done
-    }
-
-    /// Writes down what a revision changed, which has come into force meanwhile.
-    async fn complete(&self, digest: Digest, since: Timestamp, comparison: Comparison) {
-        let completed = self.history.run(move |history| history.complete(&digest, since, comparison)).await;
-        if let Err(error) = completed {
-            tracing::error!(revision = %digest.short(), %error, "what the revision changed could not be written down");
-        }
     }
 
     /// Puts a revision in force: from here on, every decision is made by it.

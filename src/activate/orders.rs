@@ -70,7 +70,7 @@ impl Activator {
         };
         // What does not hold was in force once: an operator who goes back to it is told of it, and not refused.
         let proof = Some(self.examiner.prove(&revision, self.guarantees).await);
-        let comparison = Some(self.compare(&self.current.load_full(), &revision).await);
+        let comparison = Some(self.compare(self.current.load_full().bundle(), &bundle).await);
         let candidate = Candidate { bundle, revision, proof, comparison, git };
         let rollback = Rollback { since: by.now, by: by.actor.clone(), from: on_disk };
         let order = Order {

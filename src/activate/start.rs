@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
+use tokio::sync::Notify;
 
 use super::files::Files;
 use super::history::{Entry, History, Kept};
@@ -133,6 +134,7 @@ impl Activator {
                 reloads_ok: 1,
                 reloads_refused: 0,
             }),
+            uncompared: Notify::new(),
             metrics,
         };
         let mut turn = activator.turn.lock().await;

@@ -149,6 +149,11 @@ pub(super) fn in_force(digest: Digest, cause: Cause, by: &By, comparison: Option
     }
 }
 
+/// The log's line for what a revision that is in force has changed.
+pub(super) fn compared(digest: Digest, comparison: &Comparison) {
+    tracing::info!(revision = %digest.short(), "what the revision changed:\n{}", comparison.summary.join("\n"));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,8 +7,8 @@ use super::Failure;
 use crate::authorize::STACK;
 use crate::policy::{Bundle, Rejection, Revision};
 
-/// Stack of the thread that works on files: the parser takes more than a decision does.
-const WORK_STACK: usize = 2 * STACK;
+/// Stack for what is done with policies here: parsers take more than a decision does. Only what is used of it is memory.
+const ROOMY: usize = 8 * STACK;
 
 /// Where the files are.
 #[derive(Clone)]
@@ -27,19 +27,24 @@ impl Files {
     ///
     /// # Errors
     /// What is wrong with the files, and whatever `work` fails with.
-    pub(super) fn work_on<T: Send + 'static>(
+    pub(super) fn work_on<T: Send>(
         &self,
-        work: impl FnOnce(&Bundle, &Arc<Revision>) -> Result<T, Failure> + Send + 'static,
+        work: impl FnOnce(&Bundle, &Arc<Revision>) -> Result<T, Failure> + Send,
     ) -> Result<T, Failure> {
-        let Self { schemas, policies } = self.clone();
-        let all = move || {
-            let bundle = Bundle::read(&schemas, &policies).map_err(|rejection| refused(&rejection))?;
+        on_stack(|| {
+            let bundle = Bundle::read(&self.schemas, &self.policies).map_err(|rejection| refused(&rejection))?;
             let revision = Arc::new(Revision::build(&bundle).map_err(|rejection| refused(&rejection))?);
             work(&bundle, &revision)
-        };
-        let thread = std::thread::Builder::new().stack_size(WORK_STACK).spawn(all)?;
-        thread.join().unwrap_or_else(|_| Err(Failure::new("this is a fault of Keyward; report it with the files")))
+        })?
     }
+}
+
+/// Does what recurses along expressions on a thread with more stack than any that passes `policy`'s bounds takes.
+pub(super) fn on_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Failure> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(ROOMY).spawn_scoped(scope, work)?;
+        thread.join().map_err(|_| Failure::new("this is a fault of Keyward; report it with the files"))
+    })
 }
 
 /// The failure of a command on files that are refused.

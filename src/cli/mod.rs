@@ -20,6 +20,7 @@
 //!
 //! Of `policy diff`: 0 nothing is decided otherwise, 2 something is, 3 somebody may do more than before.
 //! Of `policy replay`: 0 every call comes to the same, 2 some would be denied, 3 some that were denied would be allowed.
+//! Of these two, what is 2 elsewhere is 64, and what is 3 elsewhere is 77 (`EX_NOPERM`), so that no code has two meanings.
 //! Of `scan`: 0 all was read, and no token is in it; 1 a token was found, or something could not be read. Of
 //! `policy lint` and `policy fmt --check`, too, 1 is also: something was found.
 //! Of `policy test`: 0 every example comes true; 1 one does not, the files are refused, or they cover less than was asked for.
@@ -47,6 +48,7 @@ mod told;
 mod transfer;
 mod users;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 use std::str::FromStr;
 
@@ -68,7 +70,7 @@ const CONFIGURATION: u8 = 64;
 const EXIT_CODES: &str = "Ends with 0 when it is done, 1 when it failed (of `scan`: or found a token), 2 when the command line \
     was not understood, 3 when you are not signed in, 4 when no policy lets you do this, 5 when there is no such thing, 6 \
     when it cannot be done as things are, 7 when the daemon cannot be reached, and 64 when the configuration was not \
-    understood.";
+    understood. Of `policy diff` and `policy replay`, 2 and 3 are answers: see their help.";
 
 /// An authorization daemon for API keys: a bearer key in, a Cedar decision out.
 #[derive(Parser)]
@@ -157,9 +159,25 @@ fn id<T: FromStr<Err = IdError> + ToString>(text: &str) -> Result<String, Failur
     id.map(|id| id.to_string()).map_err(|error| Failure::of(COMMAND_LINE, error.to_string()))
 }
 
-/// Runs one command.
+/// Reads a command line, the program's name first, and does what it says.
 #[must_use]
-pub fn run(cli: Cli) -> ExitCode {
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let error = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => return run(cli),
+        Err(error) => error,
+    };
+    // Help is printed in the same way. Where it cannot be, nobody reads the reason either.
+    let _ = error.print();
+    match arguments.get(1..3) {
+        _ if !error.use_stderr() => ExitCode::SUCCESS,
+        Some(verb) if policy::compares(verb) => ExitCode::from(CONFIGURATION),
+        _ => ExitCode::from(COMMAND_LINE),
+    }
+}
+
+/// Runs one command.
+fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Demo(given) => run::demo(given),
         Command::Serve(given) => run::serve(&given),

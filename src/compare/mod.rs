@@ -1,9 +1,9 @@
 //! What an edit of policies means: who may do what that they could not do before, and the other way round.
 //!
-//! For each kind of caller and each route, two revisions are held against each other. First many requests are put to both
+//! For each kind of caller and each route, two revisions are held against each other. First a few requests are put to both
 //! of them, by the real authorizer: what differs there differs, and there is a request to show. Where nothing differs so far,
-//! a solver is asked whether any request does (in the manner of a plan before it is applied). Policies about
-//! management are compared by requests alone.
+//! a solver is asked whether any request does (in the manner of a plan before it is applied), and where it cannot say,
+//! many more requests are tried. Policies about management are compared by requests alone.
 
 mod literals;
 mod management;
@@ -14,7 +14,7 @@ mod text;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -79,15 +79,18 @@ impl fmt::Display for Subject {
 }
 
 impl Subject {
-    /// Every caller of the API, with the scopes of either revision.
-    fn of_api(scopes: &BTreeSet<Scope>) -> Vec<Self> {
-        let each = scopes.iter().map(|scope| Self::Restricted { scopes: vec![scope.clone()] });
-        let several = (scopes.len() > 1).then_some(Self::RestrictedSeveral);
-        [Self::Anonymous, Self::Publishable, Self::Secret, Self::Restricted { scopes: vec![] }]
-            .into_iter()
-            .chain(each)
-            .chain(several)
-            .collect()
+    /// Every caller of the API of this kind, with the scopes of either revision.
+    fn of_kind(kind: PrincipalKind, scopes: &BTreeSet<Scope>) -> Vec<Self> {
+        match kind {
+            PrincipalKind::Anonymous => vec![Self::Anonymous],
+            PrincipalKind::Key(Kind::Publishable) => vec![Self::Publishable],
+            PrincipalKind::Key(Kind::Secret) => vec![Self::Secret],
+            PrincipalKind::Key(Kind::Restricted) => {
+                let each = scopes.iter().map(|scope| Self::Restricted { scopes: vec![scope.clone()] });
+                let several = (scopes.len() > 1).then_some(Self::RestrictedSeveral);
+                [Self::Restricted { scopes: vec![] }].into_iter().chain(each).chain(several).collect()
+            }
+        }
     }
 
     /// What the schema knows of it.
@@ -139,6 +142,13 @@ impl Change {
             Self::Both => "both",
         }
     }
+}
+
+/// One of the two ways in which something may have changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Direction {
+    Widened,
+    Narrowed,
 }
 
 /// A decision, as far as an edit is told of.
@@ -242,14 +252,84 @@ impl<'r> Pair<'r> {
         pairs
     }
 
+    /// Whether it is one action in both, in the same groups.
+    fn is_same_action(&self) -> bool {
+        self.before.zip(self.after).is_some_and(|(before, after)| before.is_same_action(after))
+    }
+
     /// The later one's route, or the earlier one's when it is gone.
     fn route(&self) -> Option<&'r Route> {
         self.after.or(self.before)
     }
 }
 
-/// Holds two revisions against each other. Without a session, nothing is proven but what is plain.
-pub async fn compare(before: &Arc<Revision>, after: &Arc<Revision>, session: Option<&mut Session>) -> Comparison {
+/// What is known of one kind of caller on one route.
+struct Known {
+    subject: Subject,
+    widened: Option<Difference>,
+    narrowed: Option<Difference>,
+    /// In which directions there may be more, and why.
+    unproven: Vec<(Direction, Unproven)>,
+}
+
+impl Known {
+    fn nothing(subject: Subject) -> Self {
+        Self { subject, widened: None, narrowed: None, unproven: Vec::new() }
+    }
+
+    fn found(&self, direction: Direction) -> Option<&Difference> {
+        match direction {
+            Direction::Widened => self.widened.as_ref(),
+            Direction::Narrowed => self.narrowed.as_ref(),
+        }
+    }
+
+    /// Adds what was found; the first is kept.
+    fn note(&mut self, direction: Direction, difference: Difference) {
+        let found = match direction {
+            Direction::Widened => &mut self.widened,
+            Direction::Narrowed => &mut self.narrowed,
+        };
+        found.get_or_insert(difference);
+    }
+
+    /// Why there may be more than was found, in a direction in which nothing was.
+    fn why_open(&self) -> Option<&Unproven> {
+        let open = self.unproven.iter().find(|(direction, _)| self.found(*direction).is_none());
+        open.map(|(_, why)| why)
+    }
+
+    fn is_open(&self) -> bool {
+        self.why_open().is_some()
+    }
+
+    /// Whether it is proven that nothing has changed.
+    fn is_unchanged(&self) -> bool {
+        self.widened.is_none() && self.narrowed.is_none() && !self.is_open()
+    }
+
+    fn row(self, route: &Route) -> Row {
+        Row {
+            method: route.method.to_string(),
+            path: route.template.to_string(),
+            action: route.action_name.to_string(),
+            change: Change::of(self.widened.is_some(), self.narrowed.is_some()),
+            unproven: self.why_open().cloned(),
+            subject: self.subject,
+            widened: self.widened,
+            narrowed: self.narrowed,
+        }
+    }
+}
+
+/// Holds two revisions against each other. Without a session, nothing is proven but what is plain. Requests are tried
+/// for as long as `limit`.
+pub async fn compare(
+    before: &Arc<Revision>,
+    after: &Arc<Revision>,
+    session: Option<&mut Session>,
+    limit: Duration,
+) -> Comparison {
     let started = Instant::now();
     let scopes: BTreeSet<Scope> = [before, after]
         .iter()
@@ -259,15 +339,26 @@ pub async fn compare(before: &Arc<Revision>, after: &Arc<Revision>, session: Opt
     let literals = Literals::of(&[before, after]);
     let sampler = Sampler::new(before, after, &literals, &scopes);
     let mut symbolic = Symbolic::new(before, after, &scopes, session);
-    let (mut rows, mut unchanged) = (Vec::new(), 0);
-    for pair in Pair::all(before, after) {
-        for subject in Subject::of_api(&scopes) {
-            match row(&pair, &subject, &sampler, &mut symbolic).await {
-                Some(row) => rows.push(row),
-                None => unchanged += 1,
-            }
+    let pairs = Pair::all(before, after);
+    let (mut unchanged, mut open) = (0, Vec::new());
+    for pair in &pairs {
+        for kind in PrincipalKind::ALL {
+            let callers = look(pair, Subject::of_kind(kind, &scopes), &sampler, &mut symbolic).await;
+            let all = callers.len();
+            let told = callers.into_iter().filter(|known| !known.is_unchanged());
+            let told: Vec<_> = told.filter_map(|known| Some((pair.route()?, known))).collect();
+            unchanged += all - told.len();
+            open.extend(told);
         }
     }
+    // Where nothing is proven, many more are tried, each for its share of the time that is left.
+    let mut left = u32::try_from(open.iter().filter(|(_, known)| known.is_open()).count()).unwrap_or(u32::MAX);
+    for (route, known) in open.iter_mut().filter(|(_, known)| known.is_open()) {
+        let share = limit.saturating_sub(started.elapsed()) / left.max(1);
+        sampler.search(route, known, Instant::now() + share);
+        left = left.saturating_sub(1);
+    }
+    let mut rows: Vec<Row> = open.into_iter().map(|(route, known)| known.row(route)).collect();
     let (of_management, same) = management::compare(before, after);
     rows.extend(of_management);
     unchanged += same;
@@ -280,44 +371,31 @@ pub async fn compare(before: &Arc<Revision>, after: &Arc<Revision>, session: Opt
     }
 }
 
-/// `None` when it is proven that nothing has changed.
-async fn row(pair: &Pair<'_>, subject: &Subject, sampler: &Sampler<'_>, symbolic: &mut Symbolic<'_>) -> Option<Row> {
-    let (route, kind) = (pair.route()?, subject.principal());
+/// What is found out at once of callers of one kind on one route.
+async fn look(
+    pair: &Pair<'_>,
+    subjects: Vec<Subject>,
+    sampler: &Sampler<'_>,
+    symbolic: &mut Symbolic<'_>,
+) -> Vec<Known> {
+    let mut callers: Vec<Known> = subjects.into_iter().map(Known::nothing).collect();
+    let kind = callers.first().map(|known| known.subject.principal());
+    let (Some(kind), Some(route)) = (kind, pair.route()) else { return callers };
     let old = pair.before.and_then(|route| route.slice(kind));
     let new = pair.after.and_then(|route| route.slice(kind));
-    let is_same_route = match (pair.before, pair.after) {
-        (Some(before), Some(after)) => before.target == after.target && before.action == after.action,
-        _ => false,
-    };
-    if is_same_route && symbolic::are_alike(old, new) {
-        return None;
+    if pair.is_same_action() && symbolic::are_alike(old, new) {
+        return callers;
     }
-    let (mut widened, mut narrowed) = sampler.differences(route, subject);
-    let mut unproven = None;
-    if widened.is_none() || narrowed.is_none() {
-        let found = symbolic.differences(pair, subject).await;
-        match found {
-            Ok((wider, narrower)) => {
-                widened = widened.or(wider);
-                narrowed = narrowed.or(narrower);
-            }
-            Err(why) => unproven = Some(why),
+    // For a solver, all restricted keys are one question, and it takes less than trying each of them.
+    if callers.len() == 1 || !symbolic.asks() {
+        for known in &mut callers {
+            sampler.glance(route, known);
         }
     }
-    let change = Change::of(widened.is_some(), narrowed.is_some());
-    if change == Change::Unchanged && unproven.is_none() {
-        return None;
+    for direction in [Direction::Widened, Direction::Narrowed] {
+        symbolic.settle(pair, direction, &mut callers).await;
     }
-    Some(Row {
-        subject: subject.clone(),
-        method: route.method.to_string(),
-        path: route.template.to_string(),
-        action: route.action_name.to_string(),
-        change,
-        unproven,
-        widened,
-        narrowed,
-    })
+    callers
 }
 
 #[cfg(test)]

@@ -3,23 +3,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::literals::{Literals, MODES};
-use super::{Decided, Difference, Subject};
+use super::{Decided, Difference, Direction, Known, Subject};
 use crate::authorize::credentials::Credentials;
 use crate::authorize::verdict::{Outcome, Verdict};
 use crate::authorize::{Call, Caller, RequestLine, Stated, Transport, authorize};
-use crate::key::{
-    AccountId, EnvironmentId, Key, KeyId, Kind, Mode, NewKey, Phc, Scope, Screen, Selector, StoredSecret,
-};
+use crate::key::{AccountId, EnvironmentId, Key, KeyId, Kind, Mode, Scope, Selector};
 use crate::policy::{ContextUse, PrincipalKind, Revision, Route, Target};
 use crate::prove::witness::Witness;
 use crate::ring::LiveKey;
 
 /// Requests of one kind of caller on one route. More would take too long for what they show.
 const MOST: usize = 4096;
+/// Of one thing in which they differ, where a few have to do.
+const FEW: usize = 8;
 /// A scope that no schema has: that of a key whose scopes have all been removed from it.
 pub(super) const GONE: &str = "gone";
 /// An address that policies do not name.
@@ -72,27 +73,35 @@ impl<'a> Sampler<'a> {
         Self { before, after, literals, scopes, account, other, now: Timestamp::now() }
     }
 
-    /// A request that only the later revision allows, and one that only the earlier one allows, if there are any among those
-    /// that are tried.
-    pub fn differences(&self, route: &Route, subject: &Subject) -> (Option<Difference>, Option<Difference>) {
-        let (mut widened, mut narrowed) = (None, None);
-        let keys = self.keys(subject);
-        for sample in self.samples(route, &keys) {
-            let (before, after) = (decide(self.before, route, &sample), decide(self.after, route, &sample));
-            let found = match (is_allowed(&before), is_allowed(&after)) {
-                (false, true) => &mut widened,
-                (true, false) => &mut narrowed,
-                _ => continue,
-            };
-            if found.is_none() {
-                let request = self.witness(route, &sample);
-                *found = Some(Difference { request, before: decided(&before), after: decided(&after) });
-            }
-            if widened.is_some() && narrowed.is_some() {
-                break;
-            }
+    /// Tries a few requests, which differ from a plain one in one thing each, and notes one that only the later revision
+    /// allows and one that only the earlier one allows.
+    pub fn glance(&self, route: &Route, known: &mut Known) {
+        let keys = self.keys(&known.subject);
+        self.plain(route, &keys).iter().for_each(|sample| self.put(route, sample, known));
+    }
+
+    /// Tries many, until this moment.
+    pub fn search(&self, route: &Route, known: &mut Known, until: Instant) {
+        let keys = self.keys(&known.subject);
+        let samples = self.samples(route, &keys);
+        let in_time = samples.iter().take_while(|_| Instant::now() < until);
+        in_time.for_each(|sample| self.put(route, sample, known));
+    }
+
+    fn put(&self, route: &Route, sample: &Sample<'_>, known: &mut Known) {
+        if known.widened.is_some() && known.narrowed.is_some() {
+            return;
         }
-        (widened, narrowed)
+        let (before, after) = (decide(self.before, route, sample), decide(self.after, route, sample));
+        let direction = match (is_allowed(&before), is_allowed(&after)) {
+            (false, true) => Direction::Widened,
+            (true, false) => Direction::Narrowed,
+            _ => return,
+        };
+        if known.found(direction).is_none() {
+            let request = self.witness(route, sample);
+            known.note(direction, Difference { request, before: decided(&before), after: decided(&after) });
+        }
     }
 
     /// Keys of this kind; none for a call without credentials.
@@ -123,6 +132,26 @@ impl<'a> Sampler<'a> {
             others.collect::<Vec<_>>()
         };
         std::iter::once(all.clone()).chain(all.iter().enumerate().flat_map(with)).collect()
+    }
+
+    /// A request by each key, and then by one of them those that differ from it in one thing.
+    fn plain<'s>(&'s self, route: &'s Route, keys: &'s [Option<Arc<LiveKey>>]) -> Vec<Sample<'s>> {
+        let of_key = |key: &'s Option<Arc<LiveKey>>| Sample {
+            key: key.as_ref(),
+            place: Place::Own,
+            item: "item",
+            address: None,
+            now: self.now,
+            secure: true,
+        };
+        let mut samples: Vec<Sample<'s>> = keys.iter().take(FEW).map(of_key).collect();
+        let Some(first) = samples.first().copied() else { return samples };
+        samples.extend(self.places().into_iter().map(|place| Sample { place, ..first }));
+        samples.extend(self.items(route).into_iter().take(FEW).map(|item| Sample { item, ..first }));
+        samples.extend(self.addresses(route).into_iter().take(FEW).map(|address| Sample { address, ..first }));
+        samples.extend(self.times(route).into_iter().take(FEW).map(|now| Sample { now, ..first }));
+        samples.extend(first.key.is_none().then_some(Sample { secure: false, ..first }));
+        samples
     }
 
     /// The requests that are tried, [`MOST`] at most.
@@ -246,17 +275,8 @@ pub(super) fn supposed(
     scopes: Vec<Scope>,
     now: Timestamp,
 ) -> Option<LiveKey> {
-    let selector = Selector::random().ok()?;
-    let secret = StoredSecret {
-        selector,
-        phc: Phc::none(),
-        screen: Screen::none(),
-        created_at: now.into(),
-        compromised_at: None,
-        last_four: None,
-    };
-    let new = NewKey { scopes, ..NewKey::named(kind, mode, "supposed") };
-    Key::create(account, new, id, secret, now).ok().map(|key| LiveKey::new(key, 1))
+    let key = Key::supposed(account, id, (kind, mode), scopes.into(), Selector::random().ok()?, now.into());
+    Some(LiveKey::new(key, 1))
 }
 
 fn decide(revision: &Arc<Revision>, route: &Route, sample: &Sample<'_>) -> Verdict {

@@ -3,20 +3,21 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use cedar_policy::{Policy, PolicyId, PolicySet, RequestEnv, Schema};
-use cedar_policy_symcc::{CompiledPolicy, CompiledPolicySet, Env};
+use cedar_policy::{EntityUid, Policy, PolicyId, PolicySet, RequestEnv, Schema};
+use cedar_policy_symcc::{CompiledPolicy, CompiledPolicySet, Env, SymEnv};
+use serde_json::{Value, json};
 
-use super::{Decided, Difference, Pair, Subject};
+use super::{Decided, Difference, Direction, Known, Pair, Subject};
 use crate::authorize::verdict::Reason;
 use crate::evaluation::Evaluation;
 use crate::key::Scope;
-use crate::policy::{Revision, Route, Slice};
+use crate::policy::{PrincipalKind, Revision, Route, Slice};
 use crate::prove::solver::{Session, Unproven};
-use crate::prove::witness::{Witness, replay, worlds};
-use crate::prove::world::{Case, Signature, set};
+use crate::prove::witness::{Witness, replay, scopes_of, with_scopes, worlds};
+use crate::prove::world::{Case, Family, Signature, reads_action, set};
 
-/// Requests that only one of two revisions allows: the later one, and the earlier one.
-type Found = Result<(Option<Env>, Option<Env>), Unproven>;
+/// A request by one of some callers that only one of two revisions allows.
+type Found = Result<Option<Env>, Unproven>;
 
 /// Asks a solver, if there is one, each question once.
 pub(super) struct Symbolic<'a> {
@@ -24,8 +25,16 @@ pub(super) struct Symbolic<'a> {
     after: &'a Arc<Revision>,
     scopes: &'a BTreeSet<Scope>,
     session: Option<&'a mut Session>,
-    known: HashMap<(Option<Signature>, Option<Signature>, Subject), Found>,
+    known: HashMap<Asked, Found>,
+    never_fail: NeverFail,
 }
+
+/// Policies of which it is known that they cannot fail, or why not, by the family of requests, the schema's place and
+/// their text.
+type NeverFail = HashMap<(Family, usize, String), Result<(), Unproven>>;
+
+/// A question. Routes of which the policies cannot tell the difference share it.
+type Asked = (Option<Signature>, Option<Signature>, Direction, Vec<Subject>);
 
 /// Whether two slices cannot but say the same of every request: their policies are the same but for names and order, or
 /// neither permits anything.
@@ -52,68 +61,220 @@ impl<'a> Symbolic<'a> {
         scopes: &'a BTreeSet<Scope>,
         session: Option<&'a mut Session>,
     ) -> Self {
-        Self { before, after, scopes, session, known: HashMap::new() }
+        Self { before, after, scopes, session, known: HashMap::new(), never_fail: HashMap::new() }
     }
 
-    /// A request that only the later revision allows, and one that only the earlier one allows; `None` where it is proven
-    /// that there is none.
-    pub async fn differences(
-        &mut self,
-        pair: &Pair<'_>,
-        subject: &Subject,
-    ) -> Result<(Option<Difference>, Option<Difference>), Unproven> {
-        let before = pair.before.and_then(|route| case(self.before, route, subject));
-        let after = pair.after.and_then(|route| case(self.after, route, subject));
-        // The routes' actions are in the environment; contexts that differ are told apart by it, too.
-        let sign = |case: &Case<'_>| case.signature(format!("{} {}", case.route.method, case.route.template));
-        let key = (before.as_ref().map(sign), after.as_ref().map(sign), subject.clone());
-        let found = match self.known.get(&key) {
-            Some(found) => found.clone(),
-            None => {
-                let found = self.find(before.as_ref(), after.as_ref(), subject).await;
-                self.known.entry(key).or_insert(found).clone()
+    /// Whether there is a solver to be asked.
+    pub fn asks(&self) -> bool {
+        self.session.is_some()
+    }
+
+    /// Finds out for callers of one kind whether any of their requests is decided otherwise in this direction, where
+    /// that is not known yet. All of them are one question; what it finds is told, and the others are the next.
+    pub async fn settle(&mut self, pair: &Pair<'_>, direction: Direction, callers: &mut [Known]) {
+        let open = callers.iter().filter(|known| known.found(direction).is_none());
+        let mut groups: Vec<Vec<Subject>> = vec![open.map(|known| known.subject.clone()).collect()];
+        while let Some(mut group) = groups.pop() {
+            let (told, why) = match self.differing(pair, direction, &group).await {
+                Ok(None) => continue,
+                // What is not shown of any of them was found of one that there cannot be.
+                Ok(Some(found)) => (self.tell(pair, direction, &found, &group), Unproven::NoRequest),
+                Err(why) => (vec![], why),
+            };
+            group.retain(|subject| !told.iter().any(|(of, _)| of == subject));
+            let of = |subject: &Subject, callers: &mut [Known], say: &mut dyn FnMut(&mut Known)| {
+                callers.iter_mut().filter(|known| known.subject == *subject).for_each(say);
+            };
+            match (told.is_empty(), why) {
+                (false, _) => groups.push(group),
+                // What is too hard to say of all may be easy to say of some.
+                (true, Unproven::Unknown | Unproven::NoRequest) if group.len() > 1 => {
+                    groups.extend(group.chunks(group.len().div_ceil(2)).map(<[Subject]>::to_vec));
+                }
+                (true, why) => {
+                    for subject in &group {
+                        of(subject, callers, &mut |known| known.unproven.push((direction, why.clone())));
+                    }
+                }
             }
-        };
-        let (widened, narrowed) = found?;
-        let told = |found: Option<Env>, widens| {
-            found.map(|found| difference(before.as_ref(), after.as_ref(), &found, widens)).transpose()
-        };
-        Ok((told(widened, true)?, told(narrowed, false)?))
+            for (subject, difference) in told {
+                of(&subject, callers, &mut |known| known.note(direction, difference.clone()));
+            }
+        }
     }
 
-    async fn find(&mut self, before: Option<&Case<'_>>, after: Option<&Case<'_>>, subject: &Subject) -> Found {
-        let Some(session) = self.session.as_deref_mut() else { return Err(Unproven::NotAsked) };
-        let Some(case) = after.or(before) else { return Ok((None, None)) };
-        let environment = case.environment();
-        if let (Some(before), Some(after)) = (before, after)
-            && before.environment() != after.environment()
+    /// A request by one of these callers that only the one revision allows; `None` where it is proven that there is none.
+    async fn differing(&mut self, pair: &Pair<'_>, direction: Direction, group: &[Subject]) -> Found {
+        let Some(kind) = group.first().map(Subject::principal) else { return Ok(None) };
+        let [before, after] = self.sides(pair, kind)?;
+        if let (Some(before), Some(after)) = (&before, &after)
+            && before.case.environment() != after.case.environment()
         {
             return Err(Unproven::AnotherRoute);
         }
+        let sign = |side: Option<&Side<'_>>| {
+            side.map(|Side { case, .. }| Ok::<_, Unproven>(case.signature(&case.symbolic()?))).transpose()
+        };
+        let asked = (sign(before.as_ref())?, sign(after.as_ref())?, direction, group.to_vec());
+        if let Some(found) = self.known.get(&asked) {
+            return found.clone();
+        }
+        let found = self.find(before.as_ref(), after.as_ref(), direction, group).await;
+        self.known.entry(asked).or_insert(found).clone()
+    }
+
+    /// What there is of each revision.
+    fn sides<'r>(&self, pair: &Pair<'r>, kind: PrincipalKind) -> Result<[Option<Side<'r>>; 2], Unproven>
+    where
+        'a: 'r,
+    {
+        let (before, after): (&'a Revision, &'a Revision) = (self.before, self.after);
+        let is_one_action = pair.before.is_none() || pair.after.is_none() || pair.is_same_action();
+        let side = |revision, route: Option<&'r Route>| {
+            let Some((route, slice)) = route.and_then(|route| Some((route, route.slice(kind)?))) else {
+                return Ok(None);
+            };
+            let policies = if is_one_action {
+                slice.policies.clone()
+            } else {
+                let each = slice.policies.policies().map(|policy| of_one_action(policy, route));
+                each.collect::<Option<Vec<_>>>().and_then(set).ok_or(Unproven::AnotherRoute)?
+            };
+            Ok(Some(Side { case: Case { revision, route, kind, slice }, policies }))
+        };
+        Ok([side(before, pair.before)?, side(after, pair.after)?])
+    }
+
+    async fn find(
+        &mut self,
+        before: Option<&Side<'_>>,
+        after: Option<&Side<'_>>,
+        direction: Direction,
+        group: &[Subject],
+    ) -> Found {
+        let Some(session) = self.session.as_deref_mut() else { return Err(Unproven::NotAsked) };
+        let Some(Side { case, .. }) = after.or(before) else { return Ok(None) };
+        let environment = case.environment();
         let mut facts = case.facts();
-        facts.extend(subject_facts(&self.after.model().namespace, self.scopes, subject));
+        facts.extend(group_facts(&self.after.model().namespace, self.scopes, group));
+        // What no policy allows is the same as a route that is not there.
+        let (more, less) = match direction {
+            Direction::Widened => (after, before),
+            Direction::Narrowed => (before, after),
+        };
         // A scope that is gone is known to the earlier schema alone, and a new one to the later.
         let mut last = Unproven::NotAsked;
-        for schema in [self.after.schema(), self.before.schema()] {
-            let question = Question { environment: &environment, schema, facts: &facts };
-            match question.ask(before.map(|case| case.slice), after.map(|case| case.slice), session).await {
+        for (place, schema) in [self.after.schema(), self.before.schema()].into_iter().enumerate() {
+            let asked = async {
+                let symbolic =
+                    SymEnv::new(schema, &environment).map_err(|error| Unproven::Failed(error.to_string()))?;
+                let question = Question { environment: &environment, schema, place, symbolic, facts: &facts };
+                for side in [before, after].into_iter().flatten() {
+                    question.never_fails(side, &mut self.never_fail, session).await?;
+                }
+                question.first_alone(more, less, session).await
+            };
+            match asked.await {
                 Err(why @ Unproven::Failed(_)) => last = why,
                 other => return other,
             }
         }
         Err(last)
     }
+
+    /// What a solver found, of each of these callers of whom it holds: of one it does, and of others it may. Nothing is
+    /// told that the real authorizer does not say.
+    fn tell(
+        &self,
+        pair: &Pair<'_>,
+        direction: Direction,
+        found: &Env,
+        group: &[Subject],
+    ) -> Vec<(Subject, Difference)> {
+        let kinds = group.first().map(Subject::principal);
+        let [before, after] = kinds.and_then(|kind| self.sides(pair, kind).ok()).unwrap_or_default();
+        let Some(Side { case: of, .. }) = after.as_ref().or(before.as_ref()) else { return Vec::new() };
+        let mut told = Vec::new();
+        for subject in group {
+            let as_subject = match subject {
+                Subject::Restricted { scopes } => with_scopes(of, found, scopes),
+                Subject::RestrictedSeveral => {
+                    let several = scopes_of(of, found).iter().filter(|scope| self.scopes.contains(*scope)).count() > 1;
+                    let all: Vec<Scope> = self.scopes.iter().cloned().collect();
+                    if several { Some(found.clone()) } else { with_scopes(of, found, &all) }
+                }
+                _ => Some(found.clone()),
+            };
+            let difference =
+                as_subject.and_then(|found| difference(before.as_ref(), after.as_ref(), &found, direction));
+            told.extend(difference.map(|difference| (subject.clone(), difference)));
+        }
+        told
+    }
 }
 
-fn case<'r>(revision: &'r Revision, route: &'r Route, subject: &Subject) -> Option<Case<'r>> {
-    let kind = subject.principal();
-    Some(Case { revision, route, kind, slice: route.slice(kind)? })
+/// What one revision has for callers of one kind on one route.
+struct Side<'r> {
+    case: Case<'r>,
+    /// The slice's; where the action is in other groups than in the other revision, with what they say of the action settled,
+    /// since a question is put under one schema.
+    policies: PolicySet,
 }
 
-/// What is true of every call by this caller, as forbids of whatever it is not true of.
-fn subject_facts(namespace: &str, scopes: &BTreeSet<Scope>, subject: &Subject) -> Vec<Policy> {
+/// A policy of a route's slice, with everything that it says of the action settled by what is so on this route; `None`
+/// where it does more with it than to ask whether it is this one, or in that group.
+fn of_one_action(policy: &Policy, route: &Route) -> Option<Policy> {
+    let mut json = policy.to_json().ok()?;
+    // It names this action: otherwise it were not in the slice.
+    json.as_object_mut()?.insert("action".into(), json!({ "op": "All" }));
+    settle_action(json.get_mut("conditions")?, route);
+    let policy = Policy::from_json(Some(policy.id().clone()), json).ok()?;
+    (!reads_action(&policy)).then_some(policy)
+}
+
+fn settle_action(json: &mut Value, route: &Route) {
+    let is_action = |uid: &EntityUid| *uid == route.action;
+    let is_group = |uid: &EntityUid| route.action_entities.iter().any(|entity| entity.uid() == *uid);
+    let truth = asked_of_action(json, "==").map(|uid| is_action(&uid));
+    let truth = truth.or_else(|| asked_of_action(json, "in").map(|uid| is_group(&uid)));
+    match (truth, json) {
+        (Some(truth), json) => *json = json!({ "Value": truth }),
+        (None, Value::Object(members)) => members.values_mut().for_each(|member| settle_action(member, route)),
+        (None, Value::Array(members)) => members.iter_mut().for_each(|member| settle_action(member, route)),
+        (None, _) => {}
+    }
+}
+
+/// The entity of `action == …` or `action in …`, if that is what this expression is.
+fn asked_of_action(json: &Value, operator: &str) -> Option<EntityUid> {
+    let operands = json.get(operator)?;
+    (*operands.get("left")? == json!({ "Var": "action" })).then_some(())?;
+    EntityUid::from_json(operands.get("right")?.get("Value")?.clone()).ok()
+}
+
+/// What is true of every call by one of these callers, as a forbid of whatever it is not true of; nothing where they are all
+/// of their kind.
+fn group_facts(namespace: &str, scopes: &BTreeSet<Scope>, group: &[Subject]) -> Option<Policy> {
+    let kind = group.first()?.principal();
+    let others: Vec<Subject> =
+        Subject::of_kind(kind, scopes).into_iter().filter(|subject| !group.contains(subject)).collect();
+    let any = |subjects: &[Subject]| {
+        let each = subjects.iter().map(|subject| format!("({})", exactly(namespace, scopes, subject)));
+        each.collect::<Vec<_>>().join(" || ")
+    };
+    let fact = match others.as_slice() {
+        [] => return None,
+        others if others.len() < group.len() => format!("!({})", any(others)),
+        _ => any(group),
+    };
+    let text = format!("forbid (principal, action, resource) unless {{ {fact} }};");
+    Policy::parse(Some(PolicyId::new(format!("{namespace} subject fact"))), text).ok()
+}
+
+/// What is true of a key of this kind, and of no other restricted one.
+fn exactly(namespace: &str, scopes: &BTreeSet<Scope>, subject: &Subject) -> String {
     let holds = |scope: &Scope| format!("principal in {namespace}::Scope::{:?}", scope.as_str());
-    let facts: Vec<String> = match subject {
+    let parts: Vec<String> = match subject {
         Subject::Restricted { scopes: held } => scopes
             .iter()
             .map(|scope| if held.contains(scope) { holds(scope) } else { format!("!({})", holds(scope)) })
@@ -123,90 +284,93 @@ fn subject_facts(namespace: &str, scopes: &BTreeSet<Scope>, subject: &Subject) -
             let two = each.flat_map(|(at, one)| {
                 scopes.iter().skip(at + 1).map(move |other| format!("({} && {})", holds(one), holds(other)))
             });
-            vec![two.collect::<Vec<_>>().join(" || ")]
+            return two.collect::<Vec<_>>().join(" || ");
         }
         _ => vec![],
     };
-    let forbid = |(number, fact): (usize, String)| {
-        let text = format!("forbid (principal, action, resource) unless {{ {fact} }};");
-        Policy::parse(Some(PolicyId::new(format!("{namespace} subject fact {number}"))), text).ok()
-    };
-    facts.into_iter().enumerate().filter_map(forbid).collect()
+    if parts.is_empty() { "true".to_owned() } else { parts.join(" && ") }
 }
 
 /// One family of requests, and what is true of it.
 struct Question<'q> {
     environment: &'q RequestEnv,
     schema: &'q Schema,
+    place: usize,
+    /// The environment under the schema, which takes longest to make.
+    symbolic: SymEnv,
     facts: &'q [Policy],
 }
 
 impl Question<'_> {
-    async fn ask(&self, before: Option<&Slice>, after: Option<&Slice>, session: &mut Session) -> Found {
-        for slice in [before, after].into_iter().flatten() {
-            self.never_fails(slice, session).await?;
-        }
-        // What no policy allows is the same as a route that is not there.
-        let nothing = PolicySet::new();
-        let of = |slice: Option<&Slice>| slice.map_or(nothing.clone(), |slice| slice.policies.clone());
-        let (before, after) = (of(before), of(after));
-        let widened = self.first_alone(&after, &before, session).await?;
-        let narrowed = self.first_alone(&before, &after, session).await?;
-        Ok((widened, narrowed))
-    }
-
     /// A request that the first policies allow and the second do not.
-    async fn first_alone(
-        &self,
-        first: &PolicySet,
-        second: &PolicySet,
-        session: &mut Session,
-    ) -> Result<Option<Env>, Unproven> {
+    async fn first_alone(&self, first: Option<&Side<'_>>, second: Option<&Side<'_>>, session: &mut Session) -> Found {
+        // Where no policy permits, nothing is allowed.
+        let Some(first) = first.filter(|side| side.case.slice.can_permit) else { return Ok(None) };
         let broken = || Unproven::Failed("the question could not be written".into());
-        let first = set(first.policies().chain(self.facts).cloned()).ok_or_else(broken)?;
-        let (first, second) = (self.compile(&first)?, self.compile(second)?);
+        let first = set(first.policies.policies().chain(self.facts).cloned()).ok_or_else(broken)?;
+        let second = second.map_or_else(PolicySet::new, |side| side.policies.clone());
+        let (first, second) = (self.compile(&first)?, self.compile(&second)?);
         session.ask(async |compiler| compiler.check_implies_with_counterexample_opt(&first, &second).await).await
     }
 
     fn compile(&self, policies: &PolicySet) -> Result<CompiledPolicySet, Unproven> {
-        CompiledPolicySet::compile(policies, self.environment, self.schema)
+        let symbolic = self.symbolic.clone();
+        CompiledPolicySet::compile_with_custom_symenv(policies, self.environment, self.schema, symbolic)
             .map_err(|error| Unproven::Failed(error.to_string()))
     }
 
     /// Cedar passes over a policy that fails and Keyward denies, so that what is proven of one is true of the other
     /// only where none can.
-    async fn never_fails(&self, slice: &Slice, session: &mut Session) -> Result<(), Unproven> {
-        for policy in slice.policies.policies() {
-            let compiled = CompiledPolicy::compile(policy, self.environment, self.schema)
-                .map_err(|error| Unproven::Failed(error.to_string()))?;
-            if !session.ask(async |compiler| compiler.check_never_errors_opt(&compiled).await).await? {
-                return Err(Unproven::Failed(format!("the policy {} can fail", policy.id())));
-            }
+    async fn never_fails(&self, side: &Side<'_>, known: &mut NeverFail, session: &mut Session) -> Result<(), Unproven> {
+        let family = side.case.signature(&self.symbolic).family;
+        for policy in side.policies.policies() {
+            let text = policy.to_json().map_err(|error| Unproven::Failed(error.to_string()))?.to_string();
+            let about = (family.clone(), self.place, text);
+            let told = match known.get(&about) {
+                Some(told) => told.clone(),
+                None => {
+                    let told = self.cannot_fail(policy, session).await;
+                    known.entry(about).or_insert(told).clone()
+                }
+            };
+            told?;
         }
         Ok(())
+    }
+
+    async fn cannot_fail(&self, policy: &Policy, session: &mut Session) -> Result<(), Unproven> {
+        let symbolic = self.symbolic.clone();
+        let compiled = CompiledPolicy::compile_with_custom_symenv(policy, self.environment, self.schema, symbolic)
+            .map_err(|error| Unproven::Failed(error.to_string()))?;
+        if session.ask(async |compiler| compiler.check_never_errors_opt(&compiled).await).await? {
+            Ok(())
+        } else {
+            Err(Unproven::Failed(format!("the policy {} can fail", policy.id())))
+        }
     }
 }
 
 /// What a solver found, once the real authorizer says the same.
 fn difference(
-    before: Option<&Case<'_>>,
-    after: Option<&Case<'_>>,
+    before: Option<&Side<'_>>,
+    after: Option<&Side<'_>>,
     found: &Env,
-    widens: bool,
-) -> Result<Difference, Unproven> {
-    let of = after.or(before).ok_or(Unproven::NoRequest)?;
-    for world in worlds(of, found) {
-        let said = |case: Option<&Case<'_>>| match case {
-            Some(case) => decided(&replay(&case.slice.policies, &world)),
+    direction: Direction,
+) -> Option<Difference> {
+    let Side { case: of, .. } = after.or(before)?;
+    let widens = direction == Direction::Widened;
+    worlds(of, found).into_iter().find_map(|world| {
+        let said = |side: Option<&Side<'_>>| match side {
+            Some(side) => decided(&replay(&side.policies, &world)),
             None => Decided { allowed: false, reason: Reason::NoRoute.as_str().to_owned(), policies: vec![] },
         };
         let (before, after) = (said(before), said(after));
-        if (after.allowed, before.allowed) == (widens, !widens) {
-            let request = Witness::of(of, &world).ok_or(Unproven::NoRequest)?;
-            return Ok(Difference { request, before, after });
+        if (after.allowed, before.allowed) != (widens, !widens) {
+            return None;
         }
-    }
-    Err(Unproven::NoRequest)
+        let request = Witness::of(of, &world)?;
+        Some(Difference { request, before, after })
+    })
 }
 
 /// An evaluation, as far as an edit is told of.

@@ -34,7 +34,7 @@ fn with(change: impl FnOnce(&mut BTreeMap<String, String>)) -> Arc<Revision> {
 
 async fn compared(before: &Arc<Revision>, after: &Arc<Revision>) -> Comparison {
     let solver = Solver::find(Path::new("cvc5")).await.unwrap();
-    compare(before, after, Some(&mut Session::new(solver, Duration::from_mins(2)))).await
+    compare(before, after, Some(&mut Session::new(solver, Duration::from_mins(2))), Duration::from_mins(2)).await
 }
 
 /// What has changed: caller, request, how, and whether nothing else has.
@@ -81,6 +81,26 @@ async fn a_scope_that_is_granted_more_is_told_of_for_its_holders_alone() {
 }
 
 #[tokio::test]
+async fn what_policies_cannot_tell_apart_is_asked_once() {
+    let after = with(|files| {
+        let late =
+            "@id(\"late\")\nforbid (principal, action, resource) when { context.time < datetime(\"2025-01-01\") };\n";
+        files.insert("policies/late.cedar".into(), late.into());
+    });
+    let before = with(|_| ());
+    let solver = Solver::find(Path::new("cvc5")).await.unwrap();
+    let mut session = Session::new(solver, Duration::from_mins(2));
+    let comparison = compare(&before, &after, Some(&mut session), Duration::from_mins(2)).await;
+    assert_eq!(comparison.change(), Change::Narrowed);
+    assert!(comparison.rows.iter().all(|row| row.unproven.is_none()), "{}", comparison.render());
+    assert!(comparison.rows.len() > 2 * before.routes().count(), "{}", comparison.render());
+    // Nine callers on each route, in two directions, and each policy of each may fail: by far fewer.
+    assert!(session.questions < 7 * before.routes().count(), "{} questions", session.questions);
+    let example = |row: &Row| row.narrowed.as_ref().unwrap().request.request.starts_with(&format!("{} ", row.method));
+    assert!(comparison.rows.iter().all(example), "what was found on one route is told of the other as its own");
+}
+
+#[tokio::test]
 async fn what_no_sample_shows_is_found_by_the_solver() {
     let files = |condition: &str| {
         let text = format!(
@@ -121,6 +141,36 @@ async fn routes_and_scopes_come_and_go() {
 }
 
 #[tokio::test]
+async fn an_action_that_leaves_its_scope_or_joins_one_is_told_of() {
+    let before = with(|_| ());
+    let after = with(|files| {
+        let text = files.get_mut(SCHEMA).unwrap();
+        *text = text.replace("action cancelJob in [\"jobs:write\"]", "action cancelJob in [\"webhooks:write\"]");
+        *text = text.replace("action listJobs\n", "action listJobs in [\"jobs:write\"]\n");
+    });
+    let (comparison, back) = (compared(&before, &after).await, compared(&after, &before).await);
+    let (cancel, list) = ("POST /v1/jobs/{id}/cancel", "GET /v1/jobs");
+    let expected = |turned: bool| {
+        let change = |widened: bool| if widened == turned { Change::Narrowed } else { Change::Widened };
+        let row = |who: &str, request: &str, change| (who.to_owned(), request.to_owned(), change, true);
+        let mut rows = vec![
+            row("restricted, jobs:write", list, change(true)),
+            row("restricted, several scopes", list, change(true)),
+            row("restricted, jobs:write", cancel, change(false)),
+            row("restricted, webhooks:write", cancel, change(true)),
+            row("restricted, several scopes", cancel, Change::Both),
+        ];
+        rows.sort_by(|one, other| (&one.1, &one.0).cmp(&(&other.1, &other.0)));
+        rows
+    };
+    for (comparison, turned) in [(comparison, false), (back, true)] {
+        let mut rows = told(&comparison);
+        rows.sort_by(|one, other| (&one.1, &one.0).cmp(&(&other.1, &other.0)));
+        assert_eq!(rows, expected(turned), "{}", comparison.render());
+    }
+}
+
+#[tokio::test]
 async fn without_a_solver_what_was_tried_is_told_of_and_nothing_is_called_proven() {
     let after = with(|files| {
         let text = files.get_mut(POLICIES).unwrap();
@@ -128,7 +178,7 @@ async fn without_a_solver_what_was_tried_is_told_of_and_nothing_is_called_proven
         let tail = tail.replacen("when { ", "when { principal.environment.mode == \"test\" && ", 1);
         *text = format!("{head}principal is DocsApi::SecretKey{tail}");
     });
-    let comparison = compare(&with(|_| ()), &after, None).await;
+    let comparison = compare(&with(|_| ()), &after, None, Duration::from_mins(2)).await;
     assert!(comparison.rows.iter().all(|row| row.unproven == Some(Unproven::NotAsked)));
     assert_eq!(comparison.change(), Change::Narrowed);
     assert!(comparison.may_widen(), "nobody has proven that it does not");
@@ -146,6 +196,20 @@ async fn policies_about_management_are_compared_by_role() {
     assert!(widened.contains(&("developer".into(), "rotateKey")), "{widened:?}");
     assert!(widened.iter().all(|(who, _)| who == "developer"), "{widened:?}");
     assert!(comparison.may_widen());
+}
+
+#[tokio::test]
+async fn an_edit_about_keys_of_one_kind_is_told_of_whichever_kind_it_is() {
+    for kind in ["publishable", "secret", "restricted"] {
+        let policy = format!(
+            "@id(\"viewers-rotate\")\npermit (principal is Keyward::User, action == Keyward::Action::\"rotateKey\", resource)\n\
+             when {{ resource in principal.views && resource.kind == \"{kind}\" }};\n"
+        );
+        let after = with(|files| files.get_mut("policies/management.cedar").unwrap().push_str(&policy));
+        let comparison = compared(&with(|_| ()), &after).await;
+        let widened: Vec<_> = comparison.changed().map(|row| (row.subject.to_string(), row.action.as_str())).collect();
+        assert_eq!(widened, [("viewer".to_owned(), "rotateKey")], "{kind}");
+    }
 }
 
 /// Edits, each a policy that may or may not be there.

@@ -369,6 +369,32 @@ pub(super) fn is_writable(text: &str) -> bool {
 }
 
 impl Key {
+    /// A good key that is in no store and that no token proves, to find out what calls with it come to. Whether there can
+    /// be such a key is not asked.
+    pub fn supposed(
+        account: AccountId,
+        id: KeyId,
+        (kind, mode): (Kind, Mode),
+        scopes: Arc<[Scope]>,
+        selector: Selector,
+        created_at: Moment,
+    ) -> Self {
+        let (phc, screen) = (Phc::none(), Screen::none());
+        Self {
+            id,
+            account,
+            kind,
+            mode,
+            name: "supposed".into(),
+            scopes,
+            state: State::Active,
+            created_at,
+            secret: StoredSecret { selector, phc, screen, created_at, compromised_at: None, last_four: None },
+            retiring: None,
+            extras: None,
+        }
+    }
+
     /// A new, active key of `account`, proven by `secret`.
     ///
     /// # Errors

@@ -143,7 +143,12 @@ impl<'a> From<&UserToken<'a>> for Presented<'a> {
 /// caller sent. Whatever looks like the beginning of a token is cut, well-formed or not, and so is a run of
 /// characters that could be a token whose prefix was written in another way, percent-encoded for example.
 pub fn masked(text: &str) -> Cow<'_, str> {
-    // Most texts hold nothing like a token: they are looked through and not copied.
+    // Most texts are short, and hold nothing like a token: they are looked through once, and not copied.
+    let ends_in_head = |text: &str| HEADS.iter().any(|head| text.ends_with(head));
+    let holds_head = || text.match_indices('_').any(|(at, _)| text.get(..=at).is_some_and(ends_in_head));
+    if text.len() < SELECTOR + SECRET && !holds_head() {
+        return Cow::Borrowed(text);
+    }
     let mut out: Option<String> = None;
     let mut before = 0;
     for piece in text.split_inclusive(|character: char| !character.is_ascii_alphanumeric()) {
@@ -153,8 +158,8 @@ pub fn masked(text: &str) -> Cow<'_, str> {
         let could_be = || run.len() >= SELECTOR + SECRET && !run.bytes().all(|character| character.is_ascii_hexdigit());
         let (head, _) = text.split_at_checked(before).unwrap_or_default();
         // Every head ends with an underscore, and few texts have one.
-        let has_prefix = || head.ends_with('_') && HEADS.iter().any(|prefix| head.ends_with(prefix));
-        if !run.is_empty() && (has_prefix() || could_be()) {
+        let follows_head = || head.ends_with('_') && ends_in_head(head);
+        if !run.is_empty() && (follows_head() || could_be()) {
             let out = out.get_or_insert_with(|| head.to_owned());
             out.push('…');
             out.push_str(end);

@@ -48,6 +48,12 @@ impl Route {
     pub fn slice(&self, principal: PrincipalKind) -> Option<&Slice> {
         self.slices.get(&principal).map(|slice| &**slice)
     }
+
+    /// Whether it is the same action, in the same groups, about the same type of thing.
+    pub fn is_same_action(&self, other: &Self) -> bool {
+        let groups = |route: &Self| route.action_entities.iter().map(Entity::uid).collect::<HashSet<_>>();
+        (&self.action, &self.target) == (&other.action, &other.target) && groups(self) == groups(other)
+    }
 }
 
 /// A route that a call has found.

@@ -100,24 +100,24 @@ pub async fn prove(revision: &Arc<Revision>, session: &mut Session) -> Proof {
     };
     let mut seen = HashSet::new();
     for case in Case::all(revision) {
-        let symbolic = match SymEnv::new(revision.schema(), &case.environment()) {
+        let symbolic = match case.symbolic() {
             Ok(symbolic) => symbolic,
-            Err(error) => {
-                let unknown = Status::NotProven { why: Unproven::Failed(error.to_string()) };
+            Err(why) => {
+                let unknown = Status::NotProven { why };
                 proof.guarantees.values_mut().for_each(|status| status.and(unknown.clone()));
                 proof.never_fails.and(unknown);
                 continue;
             }
         };
-        if !seen.insert(case.signature(format!("{:?}", symbolic.request.context))) {
+        if !seen.insert(case.signature(&symbolic)) {
             continue;
         }
-        for (name, status) in guarantees_hold(&case, session).await {
+        for (name, status) in guarantees_hold(&case, &symbolic, session).await {
             if let Some(held) = proof.guarantees.get_mut(AsRef::<str>::as_ref(&name)) {
                 held.and(status);
             }
         }
-        proof.never_fails.and(nothing_fails(&case, session).await);
+        proof.never_fails.and(nothing_fails(&case, &symbolic, session).await);
     }
     proof.questions = session.questions;
     proof.took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -132,7 +132,7 @@ fn parted(revision: &Revision, slice: &Slice) -> (Vec<Policy>, Vec<Policy>) {
 }
 
 /// Of each guarantee that can apply: whether the other policies never allow what it forbids.
-async fn guarantees_hold(case: &Case<'_>, session: &mut Session) -> Vec<(PolicyId, Status)> {
+async fn guarantees_hold(case: &Case<'_>, symbolic: &SymEnv, session: &mut Session) -> Vec<(PolicyId, Status)> {
     let (guarantees, others) = parted(case.revision, case.slice);
     if !others.iter().any(|policy| policy.effect() == Effect::Permit) {
         return Vec::new();
@@ -141,7 +141,7 @@ async fn guarantees_hold(case: &Case<'_>, session: &mut Session) -> Vec<(PolicyI
     let mut left = guarantees;
     // All of them in one question, which is mostly all there is to ask. What is found not to hold is left out of the next.
     while !left.is_empty() {
-        match overlap(case, &others, &left, session).await {
+        match overlap(case, symbolic, &others, &left, session).await {
             Ok(None) => return statuses,
             Ok(Some((violated, status))) if !violated.is_empty() => {
                 left.retain(|guarantee| !violated.contains(guarantee.id()));
@@ -162,6 +162,7 @@ async fn guarantees_hold(case: &Case<'_>, session: &mut Session) -> Vec<(PolicyI
 /// A request that `others` allow and that some of the guarantees forbid, with those that do.
 async fn overlap(
     case: &Case<'_>,
+    symbolic: &SymEnv,
     others: &[Policy],
     guarantees: &[Policy],
     session: &mut Session,
@@ -169,7 +170,8 @@ async fn overlap(
     let broken = || Unproven::Failed("the question could not be written".into());
     let (environment, schema) = (case.environment(), case.revision.schema());
     let compile = |policies| {
-        CompiledPolicySet::compile(policies, &environment, schema).map_err(|error| Unproven::Failed(error.to_string()))
+        CompiledPolicySet::compile_with_custom_symenv(policies, &environment, schema, symbolic.clone())
+            .map_err(|error| Unproven::Failed(error.to_string()))
     };
     let asked = set(others.iter().cloned().chain(case.facts())).ok_or_else(broken)?;
     let forbidden = set(guarantees.iter().filter_map(turned)).ok_or_else(broken)?;
@@ -189,11 +191,13 @@ async fn overlap(
 }
 
 /// Whether no policy that can apply can fail.
-async fn nothing_fails(case: &Case<'_>, session: &mut Session) -> Status {
+async fn nothing_fails(case: &Case<'_>, symbolic: &SymEnv, session: &mut Session) -> Status {
     let (environment, schema) = (case.environment(), case.revision.schema());
     let mut status = Status::Proven;
     for policy in case.slice.policies.policies() {
-        let compiled = match CompiledPolicy::compile(policy, &environment, schema) {
+        // Made once for all of them: it is the whole schema.
+        let compiled = CompiledPolicy::compile_with_custom_symenv(policy, &environment, schema, symbolic.clone());
+        let compiled = match compiled {
             Ok(compiled) => compiled,
             Err(error) => {
                 status.and(Status::NotProven { why: Unproven::Failed(error.to_string()) });

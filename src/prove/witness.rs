@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::world::Case;
 use crate::authorize::evaluate::{Posed, ask};
 use crate::evaluation::Evaluation;
+use crate::key::Scope;
 use crate::policy::{Model, PrincipalKind};
 
 /// A request that shows that something does not hold, or is otherwise than before.
@@ -42,11 +43,16 @@ impl fmt::Display for Witness {
     }
 }
 
-/// Worlds that there can be, each as near to what a solver found as such a world comes.
+/// Worlds that there can be, each as near to what a solver found as such a world comes, also where it was found on
+/// another route of which the policies cannot tell the difference.
 pub fn worlds(case: &Case<'_>, found: &Env) -> Vec<Env> {
     let Some((principal, resource)) = found.request.principal().zip(found.request.resource()) else { return vec![] };
     let makes = Maker { case, found };
     let model = case.revision.model();
+    let request = || {
+        let context = found.request.context()?.clone();
+        Request::new(principal.clone(), case.route.action.clone(), resource.clone(), context, None).ok()
+    };
     let places = if resource.type_name() == &model.environment {
         vec![resource.clone()]
     } else {
@@ -56,9 +62,33 @@ pub fn worlds(case: &Case<'_>, found: &Env) -> Vec<Env> {
     let world = |place: EntityUid| {
         let entities = makes.entities(principal, resource, &place)?;
         let entities = Entities::from_entities(entities, None).ok()?;
-        Some(Env { request: found.request.clone(), entities })
+        Some(Env { request: request()?, entities })
     };
     places.into_iter().filter_map(world).collect()
+}
+
+/// What a solver found, by a key of these scopes and no others in place of its own.
+pub fn with_scopes(case: &Case<'_>, found: &Env, scopes: &[Scope]) -> Option<Env> {
+    let of_scope = &case.revision.model().scope;
+    let principal = found.request.principal()?;
+    let others = found.entities.ancestors(principal)?.filter(|above| above.type_name() != of_scope).cloned();
+    let held = scopes.iter().map(|scope| named(of_scope, scope.as_str()));
+    let environment = match found.entities.get(principal)?.attr("environment")? {
+        Ok(EvalResult::EntityUid(uid)) => RestrictedExpression::new_entity_uid(uid),
+        _ => return None,
+    };
+    let attributes = HashMap::from([("environment".to_owned(), environment)]);
+    let key = Entity::new(principal.clone(), attributes, others.chain(held).collect()).ok()?;
+    let rest = found.entities.iter().filter(|entity| entity.uid() != *principal).cloned();
+    let entities = Entities::from_entities(rest.chain([key]), None).ok()?;
+    Some(Env { request: found.request.clone(), entities })
+}
+
+/// The scopes of the key that makes the request that a solver found.
+pub fn scopes_of(case: &Case<'_>, found: &Env) -> Vec<Scope> {
+    let makes = Maker { case, found };
+    let held = found.request.principal().map(|key| makes.above(key, &case.revision.model().scope));
+    held.into_iter().flatten().map(|scope| Scope::from(scope.id().unescaped())).collect()
 }
 
 fn named(of_type: &EntityTypeName, id: &str) -> EntityUid {
@@ -143,7 +173,8 @@ impl Witness {
         let (principal, resource) = (found.request.principal()?.clone(), found.request.resource()?.clone());
         let reads = &case.slice.reads_context;
         let is_read = |name: &str| match name {
-            "secure" => reads.secure,
+            // A key's call comes over HTTPS, or no policy is asked.
+            "secure" => reads.secure && case.kind == PrincipalKind::Anonymous,
             "method" => reads.method,
             "path" => reads.path,
             "ip" => reads.ip,

@@ -5,8 +5,10 @@
 //! policies that something is to be proven of.
 
 use cedar_policy::{Effect, Policy, PolicyId, PolicySet, RequestEnv};
+use cedar_policy_symcc::SymEnv;
 use serde_json::Value;
 
+use super::solver::Unproven;
 use crate::policy::{PrincipalKind, Revision, Route, Slice, Target};
 
 /// One family of requests: by one kind of caller, over one route.
@@ -72,35 +74,50 @@ impl<'r> Case<'r> {
         facts.into_iter().enumerate().filter_map(forbid).collect()
     }
 
+    /// The same for a solver.
+    ///
+    /// # Errors
+    /// [`Unproven`] when Cedar's symbolic compiler cannot say it.
+    pub fn symbolic(&self) -> Result<SymEnv, Unproven> {
+        SymEnv::new(self.revision.schema(), &self.environment()).map_err(|error| Unproven::Failed(error.to_string()))
+    }
+
     /// What tells this family from others as far as policies can: of two that are the same in this, what is
-    /// proven of one is proven of the other.
-    pub fn signature(&self, context: String) -> Signature {
-        let mut policies = self.slice.policies.policies().filter_map(|policy| policy.to_json().ok());
-        let action = policies.any(|json| reads_action(&json));
-        let reads = &self.slice.reads_context;
+    /// proven of one is proven of the other. `symbolic` is [`symbolic`](Self::symbolic)'s.
+    pub fn signature(&self, symbolic: &SymEnv) -> Signature {
+        let (action, reads) = (self.slice.policies.policies().any(reads_action), &self.slice.reads_context);
         Signature {
-            kind: self.kind,
-            target: self.route.target.clone(),
+            family: Family {
+                kind: self.kind,
+                target: self.route.target.clone(),
+                action: (action || reads.method || reads.path).then(|| self.route.action_name.to_string()),
+                context: format!("{:?}", symbolic.request.context),
+            },
             // Routes with the same policies share one slice.
             slice: std::ptr::from_ref(self.slice),
-            action: (action || reads.method || reads.path).then(|| self.route.action_name.to_string()),
-            context,
         }
     }
 }
 
 /// See [`Case::signature`].
-#[derive(PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Signature {
+    /// What tells this family from others under other policies, too.
+    pub family: Family,
+    slice: *const Slice,
+}
+
+/// Requests that the policies of a family cannot tell from one another.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Family {
     kind: PrincipalKind,
     target: Target,
-    slice: *const Slice,
     action: Option<String>,
     context: String,
 }
 
 /// Whether a policy's conditions look at the action. Which actions its scope names is settled by the slice.
-fn reads_action(policy: &Value) -> bool {
+pub fn reads_action(policy: &Policy) -> bool {
     fn mentions(json: &Value) -> bool {
         match json {
             Value::Object(members) => {
@@ -110,7 +127,7 @@ fn reads_action(policy: &Value) -> bool {
             _ => false,
         }
     }
-    policy.get("conditions").is_some_and(mentions)
+    policy.to_json().is_ok_and(|json| json.get("conditions").is_some_and(mentions))
 }
 
 /// A set of these policies; `None` when two have one name, which none of a revision have.

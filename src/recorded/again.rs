@@ -18,7 +18,7 @@ use crate::authorize::credentials::Credentials;
 use crate::authorize::path::encode;
 use crate::authorize::verdict::{Reason, Verdict};
 use crate::authorize::{Call, Caller, RequestLine, Stated, authorize};
-use crate::key::{EnvironmentId, Key, Moment, Phc, Screen, Selector, State, StoredSecret};
+use crate::key::{EnvironmentId, Key, Selector};
 use crate::policy::{PrincipalKind, Revision};
 use crate::ring::LiveKey;
 
@@ -28,21 +28,8 @@ const MOST: usize = 100_000;
 impl KeyFacts {
     /// A key of these facts, which works and is proven by the secret of this selector, if there were one.
     pub fn key(&self, selector: Selector, now: Timestamp) -> Key {
-        let created_at = Moment::from(now);
-        let (phc, screen) = (Phc::none(), Screen::none());
-        Key {
-            id: self.id,
-            account: self.account,
-            kind: self.kind,
-            mode: self.mode,
-            name: "recorded".into(),
-            scopes: Arc::clone(&self.scopes),
-            state: State::Active,
-            created_at,
-            secret: StoredSecret { selector, phc, screen, created_at, compromised_at: None, last_four: None },
-            retiring: None,
-            extras: None,
-        }
+        let scopes = Arc::clone(&self.scopes);
+        Key::supposed(self.account, self.id, (self.kind, self.mode), scopes, selector, now.into())
     }
 }
 

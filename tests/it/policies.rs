@@ -282,6 +282,32 @@ async fn every_revision_that_was_in_force_is_kept_with_what_was_different_and_a_
 }
 
 #[tokio::test]
+async fn what_a_revision_changed_is_found_out_after_a_start_where_the_end_came_first() {
+    let installation = Installation::new(&[]);
+    let running = installation.start();
+    let first = running.in_force().await;
+    running.serve.process.stop();
+    // The history as it is when the daemon ends between two steps: in force, and not compared.
+    let wider = {
+        installation.save(&open("listWebhooks"));
+        let bundle = installation.bundle();
+        remember(&installation, &bundle, &Kept::default());
+        bundle.digest().to_string()
+    };
+    let running = installation.start();
+    running.until_compared().await;
+    let history = running.history().await;
+    assert_eq!((&history[0]["digest"], &history[1]["digest"]), (&json!(wider), &json!(first)));
+    assert!(history[0]["comparison"]["summary"].to_string().contains("GET /v1/webhooks"), "{history:#?}");
+    assert_eq!(history[0]["comparison"]["widens"], true);
+    assert!(history[1].get("comparison").is_none(), "before the first one there was nothing");
+    // A kill may come before it is on disk; then it is found out once more.
+    let running = running.killed();
+    running.until_compared().await;
+    assert_eq!(running.history().await[0]["comparison"]["widens"], true);
+}
+
+#[tokio::test]
 async fn the_history_keeps_fifty_revisions() {
     let installation = Installation::new(&["reload.debounce_ms = 1"]);
     let running = installation.start();

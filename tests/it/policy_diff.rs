@@ -67,7 +67,9 @@ fn two_folders_are_compared_with_an_example_and_an_exit_code_each() {
         "{said}{error}"
     );
     let (code, _, error) = diff(&["--to", "nowhere"]);
-    assert!(code == 2 && error.contains("nowhere is no folder"), "{error}");
+    assert!(code == 64 && error.contains("nowhere is no folder"), "{error}");
+    let (code, _, error) = diff(&["--unheard-of"]);
+    assert!(code == 64 && error.contains("--unheard-of"), "2 is an answer of this command: {error}");
     save(after.path(), "permit (");
     let (code, _, error) = diff(&[]);
     assert!(code == 1 && error.contains("policies/edit.cedar:1:9"), "{error}");
@@ -92,7 +94,7 @@ fn an_edit_is_compared_with_what_a_running_daemon_serves() {
     let (code, _, error) = keyward_with(&["policy", "diff", "--from", "00000000"], edited.path(), &variables);
     assert_eq!(code, 5, "{error}");
     let (code, _, error) = keyward_with(&["policy", "diff"], edited.path(), &variables[..1]);
-    assert_eq!(code, 3, "{error}");
+    assert_eq!(code, 77, "3 is an answer of this command: {error}");
     assert!(error.contains("you are not signed in"), "{error}");
 }
 

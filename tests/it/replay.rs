@@ -171,5 +171,5 @@ async fn a_candidate_may_have_another_schema_and_people_are_told_what_would_beco
     let (code, _, error) = replay(&demo, Path::new("/nowhere"), &[]);
     assert!(code == 1 && error.contains("/nowhere"), "{error}");
     let stranger = Person { url: demo.get("ADMIN_URL"), token: String::new() };
-    stranger.fails(&["policy", "replay", "--candidate", outer.to_str().unwrap()], 3, &["you are not signed in"]);
+    stranger.fails(&["policy", "replay", "--candidate", outer.to_str().unwrap()], 77, &["you are not signed in"]);
 }

@@ -6,18 +6,13 @@ use clap::Args;
 use serde_json::Value;
 
 use super::history::named;
-use super::{check, refused, runtime};
+use super::{Compared, check, refused, runtime};
 use crate::cli::configuration::Configuration;
 use crate::cli::online::Online;
 use crate::cli::terminal::{escaped_lines, text};
 use crate::cli::{COMMAND_LINE, Failure};
 use crate::compare::Change;
 use crate::policy::{Bundle, Revision};
-
-/// Something is decided otherwise than before, and nobody may do more.
-const DIFFERS: u8 = 2;
-/// Somebody may do more than before.
-const WIDENED: u8 = 3;
 
 #[derive(Args)]
 pub(in crate::cli) struct Diff {
@@ -34,7 +29,7 @@ pub(in crate::cli) struct Diff {
     online: Online,
 }
 
-pub(super) fn run(given: &Diff) -> Result<(), Failure> {
+pub(super) fn run(given: &Diff) -> Result<Compared, Failure> {
     let config = given.configuration.load(vec![])?;
     let fetched = match &given.from {
         Some(from) if Path::new(from).is_dir() => None,
@@ -50,15 +45,18 @@ pub(super) fn run(given: &Diff) -> Result<(), Failure> {
     };
     let comparison = runtime()?.block_on(async {
         let examiner = super::examiner(&config).await;
-        examiner.compare(&before, &after).await.map_err(|why| Failure::new(format!("not compared: {why}")))
+        examiner
+            .compare(before.bundle(), after.bundle())
+            .await
+            .map_err(|why| Failure::new(format!("not compared: {why}")))
     })?;
     let json = serde_json::to_value(&comparison)?;
     given.online.tell(&json, |_| escaped_lines(&comparison.render()))?;
-    match comparison.change() {
-        Change::Unchanged => Ok(()),
-        Change::Narrowed => Err(Failure::of(DIFFERS, "something that was allowed is not")),
-        Change::Widened | Change::Both => Err(Failure::of(WIDENED, "something is allowed that was not")),
-    }
+    Ok(match comparison.change() {
+        Change::Unchanged => Compared::Same,
+        Change::Narrowed => Compared::Narrowed("something that was allowed is not".into()),
+        Change::Widened | Change::Both => Compared::Widened("something is allowed that was not".into()),
+    })
 }
 
 fn in_folder(folder: &str) -> Result<Revision, Failure> {

@@ -7,12 +7,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use crate::authorize::STACK;
-use crate::cli::Failure;
 use crate::config::Config;
 
-/// Stack for what is done with policies here; only what is used of it is memory.
-const ROOMY: usize = 8 * STACK;
 /// Bytes of a file that is read: more, a reload would not take either.
 const LARGEST: u64 = 1 << 20;
 /// Mode of a file that is new.
@@ -82,14 +78,6 @@ impl Prepared {
         let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(folder)?.sync_all()
     }
-}
-
-/// Does what recurses along expressions on a thread with more stack than any that passes `policy`'s bounds takes.
-pub(super) fn on_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Failure> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(ROOMY).spawn_scoped(scope, work)?;
-        thread.join().map_err(|_| Failure::new("this is an internal error: report it with the files"))
-    })
 }
 
 #[cfg(test)]

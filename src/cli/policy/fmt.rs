@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::files::{self, Prepared, on_stack};
+use super::files::{self, Prepared};
 use crate::cli::Failure;
 use crate::cli::configuration::Configuration;
+use crate::cli::files::on_stack;
 use crate::cli::terminal::{escaped, say};
 use crate::policy::{Bundle, format};
 

@@ -4,9 +4,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::check;
-use super::files::on_stack;
 use crate::cli::Failure;
 use crate::cli::configuration::Configuration;
+use crate::cli::files::on_stack;
 use crate::cli::terminal::say;
 use crate::policy::lint;
 

@@ -6,9 +6,10 @@ use clap::Args;
 use similar::TextDiff;
 
 use super::check;
-use super::files::{self, Prepared, on_stack};
+use super::files::{self, Prepared};
 use crate::cli::Failure;
 use crate::cli::configuration::Configuration;
+use crate::cli::files::on_stack;
 use crate::cli::terminal::{escaped, say};
 use crate::config::Config;
 use crate::policy::{self, Bundle, Edit, NewRoute, Rejection, Revision, extend};

@@ -1,7 +1,4 @@
 //! `keyward policy replay`: what other policies would have made of the decisions that were recorded.
-//!
-//! Exit codes: 0 every call is let through or denied as it was; 2 some that were allowed would be denied; 3 some that
-//! were denied would be allowed. Other codes are those of every command.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -13,6 +10,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
+use super::Compared;
 use crate::activate::vet::{self, Vetter};
 use crate::authorize::STACK;
 use crate::cli::Failure;
@@ -22,10 +20,6 @@ use crate::cli::terminal::{Column, items, table, text};
 use crate::policy::{Bundle, Revision};
 use crate::recorded::{Change, Comparison, Reader, Record, Redecider};
 
-/// Some calls that were allowed would be denied.
-const NARROWED: u8 = 2;
-/// Some calls that were denied would be allowed.
-const WIDENED: u8 = 3;
 /// Decisions between two movements of the progress bar.
 const STRIDE: usize = 1_000;
 
@@ -43,7 +37,7 @@ pub(in crate::cli) struct Replay {
     configuration: Configuration,
 }
 
-pub(super) fn run(given: &Replay) -> Result<(), Failure> {
+pub(super) fn run(given: &Replay) -> Result<Compared, Failure> {
     // Asked for first: whoever has no token need not wait for what takes longer.
     let client = if given.from.is_none() { Some(given.online.client()?) } else { None };
     let revision = Arc::new(given.revision()?);
@@ -60,11 +54,11 @@ pub(super) fn run(given: &Replay) -> Result<(), Failure> {
     let report = report(&records, &revision, &comparison);
     given.online.tell(&report, told)?;
     let (widened, narrowed) = (comparison.count(Change::DenyToAllow), comparison.count(Change::AllowToDeny));
-    match (widened, narrowed) {
-        (0, 0) => Ok(()),
-        (0, narrowed) => Err(Failure::of(NARROWED, format!("{narrowed} that were allowed would be denied"))),
-        (widened, _) => Err(Failure::of(WIDENED, format!("{widened} that were denied would be allowed"))),
-    }
+    Ok(match (widened, narrowed) {
+        (0, 0) => Compared::Same,
+        (0, narrowed) => Compared::Narrowed(format!("{narrowed} that were allowed would be denied")),
+        (widened, _) => Compared::Widened(format!("{widened} that were denied would be allowed")),
+    })
 }
 
 impl Replay {

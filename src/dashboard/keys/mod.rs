@@ -29,12 +29,12 @@ impl Shown {
 
     /// What its token looks like, as far as that is no secret.
     pub fn mask(&self) -> String {
-        masked(&self.key.start, self.key.last_four.as_deref())
+        masked(self.key.start.as_deref(), self.key.last_four.as_deref())
     }
 
     /// The same of the token that is being rotated out.
     pub fn old_mask(&self) -> String {
-        masked(&self.key.start, self.key.old_last_four.as_deref())
+        masked(self.key.start.as_deref(), self.key.old_last_four.as_deref())
     }
 
     /// Its state in a word, and the colour of it.
@@ -127,8 +127,8 @@ pub struct Concern {
     pub text: String,
 }
 
-fn masked(start: &str, last_four: Option<&str>) -> String {
-    format!("{start}…{}", last_four.unwrap_or_default())
+fn masked(start: Option<&str>, last_four: Option<&str>) -> String {
+    format!("{}…{}", start.unwrap_or_default(), last_four.unwrap_or_default())
 }
 
 /// A key by its id.
