@@ -161,7 +161,8 @@ impl Call<'_> {
         if name.is_empty() { self } else { self.header("idempotency-key", name) }
     }
 
-    fn header(mut self, name: &str, value: &str) -> Self {
+    /// With a header.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
         if let (Ok(name), Ok(value)) = (axum::http::HeaderName::try_from(name), HeaderValue::from_str(value)) {
             self.headers.insert(name, value);
         }

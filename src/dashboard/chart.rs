@@ -53,8 +53,6 @@ pub struct Day {
     pub totals: [u64; 3],
     /// How many were not allowed, by reason, the most frequent first.
     pub denials: Vec<(String, u64)>,
-    /// How many there were about each action, by outcome, the busiest first.
-    pub actions: Vec<(String, [u64; 3])>,
     /// The picture.
     pub blocks: Vec<Block>,
     /// Lines across it.
@@ -75,7 +73,7 @@ impl Day {
     fn of(counts: &Counts, now: Timestamp) -> Self {
         let outcome_of = |reason: &str| Reason::named(reason).map_or(2, |reason| reason.outcome() as usize);
         let mut totals = [0; 3];
-        let (mut denials, mut actions) = (BTreeMap::<String, u64>::new(), BTreeMap::<String, [u64; 3]>::new());
+        let mut denials = BTreeMap::<String, u64>::new();
         let mut bars = vec![[0; 3]; BARS];
         let newest = now.as_second().div_euclid(STEP * 60);
         for count in &counts.items {
@@ -93,19 +91,11 @@ impl Day {
                     *part += count;
                 }
             }
-            for (action, outcomes) in &count.actions {
-                let held = actions.entry(action.clone()).or_default();
-                for (outcome, count) in OUTCOMES.iter().zip(held) {
-                    *count += outcomes.get(*outcome).copied().unwrap_or_default();
-                }
-            }
         }
         let mut denials: Vec<_> = denials.into_iter().collect();
         denials.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-        let mut actions: Vec<_> = actions.into_iter().collect();
-        actions.sort_by_key(|(_, counts)| std::cmp::Reverse(counts.iter().sum::<u64>()));
         let (blocks, lines) = drawn(&bars, newest);
-        Self { totals, denials, actions, blocks, lines, times: times(newest) }
+        Self { totals, denials, blocks, lines, times: times(newest) }
     }
 
     /// How many there were in all.
@@ -173,13 +163,11 @@ mod tests {
         let at = |minutes: i64| (now - jiff::SignedDuration::from_mins(minutes)).to_string();
         let counts: Counts = serde_json::from_value(serde_json::json!({ "items": [
             { "from": at(1430), "reasons": { "allowed": 1 }, "actions": {} },
-            { "from": at(5), "reasons": { "allowed": 9_000, "scope_missing": 1, "key_unknown": 20 },
-              "actions": { "listResources": { "allow": 9_000, "forbidden": 1 }, "getResource": { "allow": 2 } } },
+            { "from": at(5), "reasons": { "allowed": 9_000, "scope_missing": 1, "key_unknown": 20 }, "actions": {} },
         ]})).unwrap();
         let day = Day::of(&counts, now);
         assert_eq!(day.totals, [9_001, 20, 1]);
         assert_eq!(day.denials, [("key_unknown".to_owned(), 20), ("scope_missing".to_owned(), 1)]);
-        assert_eq!(day.actions[0], ("listResources".to_owned(), [9_000, 0, 1]));
         assert_eq!(day.blocks.len(), 4);
         for block in &day.blocks {
             assert!(block.x >= LEFT && block.x + block.width <= WIDTH && block.y >= 0.0, "{}", block.says);

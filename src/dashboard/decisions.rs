@@ -1,9 +1,8 @@
 //! What was decided: lists that can be filtered and watched, and one decision with why it was made.
 
 use askama::Template;
-use axum::body::Body;
 use axum::extract::{Path, RawQuery};
-use axum::http::Response;
+use axum::http::{HeaderMap, Method};
 use jiff::Timestamp;
 use serde::Deserialize;
 
@@ -148,21 +147,29 @@ async fn list(visitor: &Visitor, frame: Frame, base: String, whose: &[(&str, &st
 }
 
 /// An account's decisions as they are made.
-pub async fn watch_account(visitor: Visitor, Path((account, mode)): Path<(String, Mode)>, RawQuery(query): RawQuery) -> Answer {
-    watch(&visitor, &[("account", &account), ("mode", mode.as_str())], query).await
+pub async fn watch_account(
+    visitor: Visitor,
+    Path((account, mode)): Path<(String, Mode)>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Answer {
+    watch(&visitor, &[("account", &account), ("mode", mode.as_str())], query, &headers).await
 }
 
 /// All decisions as they are made.
-pub async fn watch_installation(visitor: Visitor, RawQuery(query): RawQuery) -> Answer {
-    watch(&visitor, &[], query).await
+pub async fn watch_installation(visitor: Visitor, RawQuery(query): RawQuery, headers: HeaderMap) -> Answer {
+    watch(&visitor, &[], query, &headers).await
 }
 
-async fn watch(visitor: &Visitor, whose: &[(&str, &str)], query: Option<String>) -> Answer {
+async fn watch(visitor: &Visitor, whose: &[(&str, &str)], query: Option<String>, headers: &HeaderMap) -> Answer {
     let fields = Fields::read(query.unwrap_or_default().as_bytes())?;
     let mut asked = whose.to_vec();
     asked.extend([("outcome", fields.text("outcome")), ("key", fields.text("key"))]);
-    let stream: Response<Body> = visitor.client.stream(&["decisions", "live"], &asked).await?;
-    Ok(stream)
+    // Where a browser was when its connection ended.
+    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()).unwrap_or_default();
+    let call = visitor.client.call(Method::GET, &["decisions", "live"], &asked);
+    let call = if last.is_empty() { call } else { call.header("last-event-id", last) };
+    Ok(call.response().await?)
 }
 
 /// Why a call is decided as it is.

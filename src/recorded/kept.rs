@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use super::record::{Offered, Record, RecordId, Shared};
 use super::series::Series;
 use crate::authorize::verdict::{Outcome, Reason};
-use crate::key::{AccountId, KeyId};
+use crate::key::{AccountId, KeyId, Mode};
 
 /// Samples of one sort.
 const SAMPLES: usize = 3;
@@ -27,6 +27,8 @@ pub struct Filter {
     pub key: Option<KeyId>,
     /// With a key of this account.
     pub account: Option<AccountId>,
+    /// With a key of this mode.
+    pub mode: Option<Mode>,
     /// With this outcome.
     pub outcome: Option<Outcome>,
     /// For this reason.
@@ -43,6 +45,7 @@ impl Filter {
         let (key, ruling) = (record.key(), record.ruling());
         self.key.is_none_or(|id| key.is_some_and(|key| key.id == id))
             && self.account.is_none_or(|account| key.is_some_and(|key| key.account == account))
+            && self.mode.is_none_or(|mode| key.is_some_and(|key| key.mode == mode))
             && self.outcome.is_none_or(|outcome| ruling.reason.outcome() == outcome)
             && self.reason.is_none_or(|reason| ruling.reason == reason)
             && self.action.as_deref().is_none_or(|action| ruling.action.as_deref() == Some(action))

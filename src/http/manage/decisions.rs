@@ -23,6 +23,7 @@ use super::{Caller, Manage, Shared};
 use crate::authorize::explain::explain;
 use crate::authorize::manage::Subject;
 use crate::authorize::verdict::{Outcome, Reason};
+use crate::key::Mode;
 use crate::recorded::{Again, Filter, Record, RecordId, Recorder, Told};
 
 /// Decisions that an export reads at a time.
@@ -39,6 +40,8 @@ pub struct DecisionFilter {
     key: Option<String>,
     /// Those with a key of this account: `acct_…`.
     account: Option<String>,
+    /// Those with a key of this mode: `live` or `test`.
+    mode: Option<Mode>,
     #[param(inline)]
     outcome: Option<OutcomeName>,
     /// Those for this reason, for example `scope_missing`.
@@ -83,6 +86,8 @@ pub struct CountFilter {
     key: Option<String>,
     /// Those with a key of this account, as far as they are recorded: `acct_…`.
     account: Option<String>,
+    /// Those with a key of this mode: `live` or `test`.
+    mode: Option<Mode>,
     /// Minutes that are counted together: 1 to 1,440, 60 when not given.
     #[param(minimum = 1, maximum = 1440)]
     step: Option<i64>,
@@ -118,7 +123,7 @@ pub(super) async fn list_decisions(
     caller: Caller,
     Params(given): Params<DecisionFilter>,
 ) -> Result<Json<Page<Told>>, Refusal> {
-    let filter = whose(&manage, &caller, given.key.as_deref(), given.account.as_deref())?;
+    let filter = Filter { mode: given.mode, ..whose(&manage, &caller, given.key.as_deref(), given.account.as_deref())? };
     let reason = given.reason.as_deref().map(|code| {
         let names: Vec<&str> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
         Reason::named(code).ok_or_else(|| Refusal::invalid(Some("reason"), format!("give one of {}", names.join(", "))))
@@ -203,7 +208,7 @@ pub(super) async fn count_decisions(
     caller: Caller,
     Params(given): Params<CountFilter>,
 ) -> Result<Json<Counts>, Refusal> {
-    let filter = whose(&manage, &caller, given.key.as_deref(), given.account.as_deref())?;
+    let filter = Filter { mode: given.mode, ..whose(&manage, &caller, given.key.as_deref(), given.account.as_deref())? };
     let step = match given.step {
         None => STEP,
         Some(step @ 1..=1_440) => step,
@@ -211,7 +216,7 @@ pub(super) async fn count_decisions(
     };
     let recorder = recorder(&manage)?;
     let counted = tokio::task::spawn_blocking(move || {
-        let is_all = filter.key.is_none() && filter.account.is_none();
+        let is_all = filter.key.is_none() && filter.account.is_none() && filter.mode.is_none();
         if is_all { recorder.series() } else { recorder.series_of(&filter) }.by(step)
     });
     let counted = counted.await.map_err(|error| Refusal::internal(&error))?;

@@ -22,6 +22,7 @@ use super::input::{Params, single};
 use super::refusal::{Refusal, Refusals};
 use super::{Caller, Shared};
 use crate::http::serve::Lasting;
+use crate::key::Mode;
 use crate::recorded::{Filter, Following, Record, RecordId, Told};
 
 /// Readers at a time.
@@ -42,6 +43,8 @@ pub struct WatchFilter {
     key: Option<String>,
     /// Those with a key of this account: `acct_…`.
     account: Option<String>,
+    /// Those with a key of this mode: `live` or `test`.
+    mode: Option<Mode>,
     #[param(inline)]
     outcome: Option<OutcomeName>,
 }
@@ -61,7 +64,7 @@ pub(super) async fn watch_decisions(
     Params(given): Params<WatchFilter>,
 ) -> Result<Response<Body>, Refusal> {
     let filter = whose(&manage, &caller, given.key.as_deref(), given.account.as_deref())?;
-    let filter = Filter { outcome: given.outcome.map(Into::into), ..filter };
+    let filter = Filter { mode: given.mode, outcome: given.outcome.map(Into::into), ..filter };
     let recorder = recorder(&manage)?;
     let after = single(&headers, "Last-Event-ID")?.map(|id| id.parse::<RecordId>()).transpose();
     let after = after.map_err(|error| Refusal::invalid(Some("Last-Event-ID"), error.to_string()))?;
