@@ -136,7 +136,8 @@ async fn guarded(request: Request, next: Next) -> Response {
         (CONTENT_SECURITY_POLICY, CONTENT),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (X_FRAME_OPTIONS, "DENY"),
-        (REFERRER_POLICY, "no-referrer"),
+        // With less, browsers would not say that a form came from here.
+        (REFERRER_POLICY, "same-origin"),
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
         (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
     ] {
