@@ -175,3 +175,66 @@ async fn decisions_are_watched_as_they_are_made_by_those_who_may_read_them() {
     while let Ok(Some(_)) = tokio::time::timeout(PATIENCE, all.chunk()).await.unwrap() {}
     drop(demo);
 }
+
+#[tokio::test]
+async fn the_busiest_and_the_scopes_that_are_enough_are_told_to_those_who_may_read_them() {
+    let demo = Demo::start();
+    let operator = Person::operator(&demo);
+    let account = operator.account().await;
+    let viewer = operator.hired(&account, "viewer@example.com", Some("viewer")).await.1;
+    let body = json!({ "kind": "restricted", "mode": "test", "name": "busy",
+        "scopes": ["jobs:write", "resources:read", "resources:write"] });
+    let made = operator.done("POST", &format!("/v1/accounts/{account}/keys"), body).await;
+    let (key, token) = (text(&made["id"]), text(&made["token"]));
+    let fresh = operator.done("GET", &format!("/v1/keys/{key}/suggestion"), Value::Null).await;
+    assert_eq!((&fresh["decisions"], &fresh["scopes"]), (&json!(0), &json!([])));
+    for (method, path) in [("GET", "/v1/resources"), ("GET", "/v1/resources"), ("POST", "/v1/webhooks")] {
+        demo.authorize(json!({ "token": token, "method": method, "path": path, "ip": "192.0.2.9" })).await;
+    }
+    for query in [format!("?key={key}"), format!("?account={account}&key={key}")] {
+        let top = viewer.done("GET", &format!("/v1/decisions/top{query}"), Value::Null).await;
+        let expected = json!([{ "key": key, "name": "busy", "account": account,
+            "allow": 2, "unauthenticated": 0, "forbidden": 1 }]);
+        assert_eq!((&top["recorded"], &top["keys"]), (&json!(3), &expected), "{query}");
+        let route = json!({ "action": "listResources", "route": "GET /v1/resources",
+            "allow": 2, "unauthenticated": 0, "forbidden": 0 });
+        assert_eq!((&top["routes"][0], &top["addresses"][0]["address"]), (&route, &json!("192.0.2.9")));
+    }
+    assert_eq!(viewer.status("GET", "/v1/decisions/top", None).await, 403);
+    let told = viewer.done("GET", &format!("/v1/keys/{key}/suggestion"), Value::Null).await;
+    assert_eq!(told["actions"], json!([{ "action": "listResources", "allowed": 2 }]));
+    assert_eq!(
+        (&told["scopes"], &told["unused"]),
+        (&json!(["resources:read"]), &json!(["jobs:write", "resources:write"]))
+    );
+}
+
+#[tokio::test]
+async fn the_figures_say_how_many_there_are_and_how_long_decisions_took() {
+    let demo = Demo::start();
+    let operator = Person::operator(&demo);
+    let before = operator.done("GET", "/v1/figures", Value::Null).await;
+    let (key, token) = operator.key(&operator.account().await, "secret", "test").await;
+    operator.done("POST", &format!("/v1/keys/{key}/revoke"), json!({})).await;
+    demo.authorize(json!({ "token": token, "method": "GET", "path": "/v1/resources" })).await;
+    let after = operator.done("GET", "/v1/figures", Value::Null).await;
+    let more = |pointer: &str| {
+        let count = |figures: &Value| figures.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
+        count(&after) - count(&before)
+    };
+    let expected = [
+        ("/keys/revoked", 1),
+        ("/keys/active", 0),
+        ("/decisions_total/unauthenticated", 1),
+        ("/recorded/kept", 1),
+        ("/recorded/dropped", 0),
+        ("/latency_ms/count", 1),
+        ("/accounts", 0),
+    ];
+    for (pointer, expected) in expected {
+        assert_eq!(more(pointer), expected, "{pointer}: {before} {after}");
+    }
+    assert!(after["latency_ms"]["p99"].as_f64().unwrap() >= after["latency_ms"]["p50"].as_f64().unwrap());
+    assert_eq!((&after["version"], after["connections"]["admin"].as_i64() > Some(0)), (&json!("0.1.0"), true));
+    assert_eq!(after["revision"], demo.report().await["active"]["digest"]);
+}

@@ -84,7 +84,7 @@ pub async fn reason(client: &Client, decision_url: &str, token: &str) -> String 
 
 /// Who may do each operation, to an account and a key of it in live mode: Operator, oWner, Developer, Viewer,
 /// Outsider (somebody without a role). In small letters: to a test key alone.
-const MAY: [(&str, &str); 49] = [
+const MAY: [(&str, &str); 52] = [
     ("createAccount", "O"),
     ("listAccounts", "OWDVX"),
     ("getAccount", "OWDV"),
@@ -99,6 +99,7 @@ const MAY: [(&str, &str); 49] = [
     ("listAllKeys", "O"),
     ("getKey", "OWDV"),
     ("getKeyPermissions", "OWDV"),
+    ("suggestScopes", "OWDV"),
     ("explain", "OWDV"),
     ("listKeyEvents", "OWDV"),
     ("updateKey", "OWd"),
@@ -110,6 +111,8 @@ const MAY: [(&str, &str); 49] = [
     ("listDecisions", "O"),
     ("countDecisions", "O"),
     ("watchDecisions", "O"),
+    ("listTopDecisions", "O"),
+    ("getFigures", "O"),
     ("getDecision", "O"),
     ("explainDecision", "O"),
     ("exportDecisions", "O"),

@@ -10,6 +10,7 @@ mod backup;
 pub(crate) mod decisions;
 mod events;
 pub mod explain;
+pub(crate) mod figures;
 mod input;
 mod key_list;
 pub(crate) mod keys;
@@ -20,6 +21,7 @@ mod once;
 pub(crate) mod policies;
 mod refusal;
 pub(crate) mod shadow;
+pub(crate) mod suggestion;
 mod transfer;
 pub(crate) mod users;
 pub(crate) mod view;
@@ -105,6 +107,7 @@ pub struct Manage {
     readers: Arc<tokio::sync::Semaphore>,
     /// Turns true when the daemon ends.
     stop: watch::Receiver<bool>,
+    started_at: Timestamp,
 }
 
 type Shared = Arc<Manage>;
@@ -132,8 +135,23 @@ impl Manage {
         let Parts { pdp, activator, recorder, shadow, cost, proxies, soon, stop } = parts;
         let (throttle, recent) = (Throttle::new(), Recent::default());
         let passwords = tokio::sync::Semaphore::new(2);
+        let started_at = Timestamp::now();
         let readers = Arc::new(tokio::sync::Semaphore::new(live::READERS));
-        Self { pdp, activator, recorder, shadow, cost, throttle, recent, proxies, passwords, soon, readers, stop }
+        Self {
+            pdp,
+            activator,
+            recorder,
+            shadow,
+            cost,
+            throttle,
+            recent,
+            proxies,
+            passwords,
+            soon,
+            readers,
+            stop,
+            started_at,
+        }
     }
 
     /// The routes, with the document that describes them at `/openapi.json`.
@@ -209,6 +227,7 @@ fn operations() -> OpenApiRouter<Shared> {
         .routes(routes!(keys::list_all_keys))
         .routes(routes!(keys::get_key, keys::update_key))
         .routes(routes!(keys::get_key_permissions))
+        .routes(routes!(suggestion::suggest_scopes))
         .routes(routes!(keys::disable_key))
         .routes(routes!(keys::enable_key))
         .routes(routes!(keys::revoke_key))
@@ -222,6 +241,8 @@ fn operations() -> OpenApiRouter<Shared> {
         .routes(routes!(decisions::count_decisions))
         .routes(routes!(decisions::export_decisions))
         .routes(routes!(live::watch_decisions))
+        .routes(routes!(decisions::list_top_decisions))
+        .routes(routes!(figures::get_figures))
         .routes(routes!(decisions::get_decision))
         .routes(routes!(decisions::explain_decision))
         .routes(routes!(shadow::get_shadow))

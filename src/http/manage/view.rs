@@ -51,7 +51,7 @@ impl AccountView {
 }
 
 /// How a key stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyState {
     /// It works.
@@ -67,6 +67,9 @@ pub enum KeyState {
 }
 
 impl KeyState {
+    /// Every state.
+    pub const ALL: [Self; 5] = [Self::Active, Self::Disabled, Self::Expired, Self::Compromised, Self::Revoked];
+
     pub fn of(key: &Key, now: Timestamp) -> Self {
         match key.status(&key.secret, now) {
             Status::Good => Self::Active,
