@@ -238,3 +238,44 @@ async fn the_figures_say_how_many_there_are_and_how_long_decisions_took() {
     assert_eq!((&after["version"], after["connections"]["admin"].as_i64() > Some(0)), (&json!("0.1.0"), true));
     assert_eq!(after["revision"], demo.report().await["active"]["digest"]);
 }
+
+#[tokio::test]
+async fn events_are_found_by_type_and_person_page_by_page_and_exported_by_owners() {
+    let demo = Demo::start();
+    let operator = Person::operator(&demo);
+    let account = operator.account().await;
+    let (owner, as_owner) = operator.hired(&account, "owner@example.com", Some("owner")).await;
+    let (key, _) = as_owner.key(&account, "secret", "test").await;
+    as_owner.done("POST", &format!("/v1/keys/{key}/rotate"), json!({})).await;
+    operator.done("POST", &format!("/v1/keys/{key}/disable"), Value::Null).await;
+    let types = async |query: &str| {
+        let (mut all, mut after) = (Vec::new(), String::new());
+        loop {
+            let path = format!("/v1/accounts/{account}/events?order=oldest&limit=1{query}{after}");
+            let page = as_owner.done("GET", &path, Value::Null).await;
+            all.extend(page["items"].as_array().unwrap().iter().map(|event| text(&event["type"]).to_owned()));
+            let Some(next) = page.get("next") else { return all };
+            after = format!("&after={}", text(next));
+        }
+    };
+    assert_eq!(types("&type=key.disabled").await, ["key.disabled"]);
+    assert_eq!(types("&type=key.disabled,key.rotated").await, ["key.rotated", "key.disabled"]);
+    assert_eq!(
+        types(&format!("&user={owner}&type=key.created,key.rotated,key.disabled")).await,
+        ["key.created", "key.rotated"]
+    );
+    assert_eq!(types("&user=usr_0000000000000000").await, [""; 0]);
+    for query in ["type=key.exploded", "type="] {
+        assert_eq!(
+            as_owner.status("GET", &format!("/v1/accounts/{account}/events?{query}"), None).await,
+            400,
+            "{query}"
+        );
+    }
+    let whole =
+        as_owner.done("GET", &format!("/v1/accounts/{account}/events?order=oldest&limit=1000"), Value::Null).await;
+    let request = as_owner.request("GET", &format!("/v1/accounts/{account}/events/export"));
+    let lines = request.send().await.unwrap().text().await.unwrap();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(whole["items"], json!(lines));
+}

@@ -84,13 +84,14 @@ pub async fn reason(client: &Client, decision_url: &str, token: &str) -> String 
 
 /// Who may do each operation, to an account and a key of it in live mode: Operator, oWner, Developer, Viewer,
 /// Outsider (somebody without a role). In small letters: to a test key alone.
-const MAY: [(&str, &str); 52] = [
+const MAY: [(&str, &str); 53] = [
     ("createAccount", "O"),
     ("listAccounts", "OWDVX"),
     ("getAccount", "OWDV"),
     ("renameAccount", "OW"),
     ("closeAccount", "OW"),
     ("listAccountEvents", "OWDV"),
+    ("exportAccountEvents", "OW"),
     ("listMembers", "OWDV"),
     ("setMember", "OW"),
     ("removeMember", "OW"),

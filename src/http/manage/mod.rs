@@ -236,6 +236,7 @@ fn operations() -> OpenApiRouter<Shared> {
         .routes(routes!(events::list_events))
         .routes(routes!(events::export_events))
         .routes(routes!(events::list_account_events))
+        .routes(routes!(events::export_account_events))
         .routes(routes!(events::list_key_events))
         .routes(routes!(decisions::list_decisions))
         .routes(routes!(decisions::count_decisions))
