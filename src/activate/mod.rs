@@ -16,6 +16,7 @@ pub mod git;
 pub mod history;
 pub mod orders;
 mod outdated;
+pub mod rehearse;
 mod report;
 pub mod staleness;
 mod start;
@@ -222,11 +223,17 @@ impl Activator {
     /// # Errors
     /// With what does not hold, and with what is not proven where it must be.
     async fn prove(&self, revision: &Revision) -> Result<Proof, Rejection> {
-        let proof = self.examiner.prove(revision, self.guarantees).await;
-        match proof.rejection(revision, self.guarantees == Guarantees::Prove) {
-            Some(rejection) => Err(rejection),
-            None => Ok(proof),
+        match self.proven(revision).await {
+            (_, Some(rejection)) => Err(rejection),
+            (proof, None) => Ok(proof),
         }
+    }
+
+    /// What can be proven of a revision, and why it is refused for it.
+    async fn proven(&self, revision: &Revision) -> (Proof, Option<Rejection>) {
+        let proof = self.examiner.prove(revision, self.guarantees).await;
+        let rejection = proof.rejection(revision, self.guarantees == Guarantees::Prove);
+        (proof, rejection)
     }
 
     /// What it means that a revision takes the place of another.

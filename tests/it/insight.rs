@@ -279,3 +279,54 @@ async fn events_are_found_by_type_and_person_page_by_page_and_exported_by_owners
     let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(whole["items"], json!(lines));
 }
+
+#[tokio::test]
+async fn an_edit_is_checked_whole_and_changes_nothing() {
+    let demo = Demo::start();
+    let operator = Person::operator(&demo);
+    let (key, token) = operator.key(&operator.account().await, "restricted", "test").await;
+    for path in ["/v1/resources", "/v1/jobs"] {
+        demo.authorize(json!({ "token": token, "method": "GET", "path": path })).await;
+    }
+    let before = demo.report().await;
+    let check = async |files: Value| operator.done("POST", "/v1/policies/check", json!({ "files": files })).await;
+    let same = check(json!({})).await;
+    assert_eq!((&same["accepted"], &same["digest"]), (&json!(true), &before["active"]["digest"]), "{same}");
+    assert_eq!((&same["comparison"]["widens"], &same["examples"]["failed"]), (&json!(false), &json!(0)), "{same}");
+    assert!(same["examples"]["passed"].as_u64() > Some(0) && same.get("rejection").is_none());
+    let more = format!(
+        "@id(\"more\") permit (principal == DocsApi::RestrictedKey::{key:?}, action == DocsApi::Action::\"listJobs\", resource) \
+         when {{ resource == principal.environment }};"
+    );
+    let wider = check(json!({ "policies/more.cedar": more })).await;
+    assert_eq!((&wider["accepted"], &wider["comparison"]["widens"]), (&json!(true), &json!(true)), "{wider}");
+    assert_eq!(wider["replay"]["changes"]["deny_to_allow"], 1, "{wider}");
+    let broken = check(json!({ "policies/more.cedar": "permit (principal, wrong, resource);" })).await;
+    assert_eq!(
+        (&broken["accepted"], &broken["rejection"]["problems"][0]["file"]),
+        (&json!(false), &json!("policies/more.cedar"))
+    );
+    assert!(text(&broken["rejection"]["diagnostics"]).contains('^') && broken.get("examples").is_none(), "{broken}");
+    let forbids = check(
+        json!({ "policies/more.cedar": "@id(\"none\") forbid (principal is DocsApi::SecretKey, action, resource);" }),
+    );
+    let forbids = forbids.await;
+    assert_eq!(forbids["accepted"], false, "{forbids}");
+    assert!(forbids["examples"]["failed"].as_u64() > Some(0) && forbids["examples"]["passed"].as_u64() > Some(0));
+    let deep =
+        format!("permit (principal, action, resource) when {{ {}true{} }};", "(".repeat(100_000), ")".repeat(100_000));
+    assert_eq!(check(json!({ "policies/more.cedar": deep })).await["accepted"], false);
+    let long = format!("// {}\n{}", "x".repeat(1_000_000), "permit (principal, wrong, resource);");
+    let three: serde_json::Map<String, Value> =
+        (0..3).map(|at| (format!("policies/long{at}.cedar"), json!(long))).collect();
+    assert_eq!(check(Value::Object(three)).await["accepted"], false, "more than other operations take");
+    for path in ["../etc/passwd", "policies/x.toml"] {
+        let body = json!({ "files": { path: "x" } });
+        assert_eq!(operator.status("POST", "/v1/policies/check", Some(&body)).await, 400, "{path}");
+    }
+    let after = demo.report().await;
+    for part in ["active", "refused", "waiting", "reloads_ok", "reloads_refused"] {
+        assert_eq!(before[part], after[part], "{part}");
+    }
+    assert_eq!(operator.done("GET", "/v1/policies/history", Value::Null).await["items"].as_array().unwrap().len(), 1);
+}

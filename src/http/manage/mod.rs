@@ -18,6 +18,7 @@ mod leaks;
 mod live;
 pub(crate) mod me;
 mod once;
+pub(crate) mod playground;
 pub(crate) mod policies;
 mod refusal;
 pub(crate) mod shadow;
@@ -44,7 +45,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
 
 pub use self::live::READERS;
@@ -108,6 +109,10 @@ pub struct Manage {
     /// Turns true when the daemon ends.
     stop: watch::Receiver<bool>,
     started_at: Timestamp,
+    /// Those who may wait for an edit to be checked.
+    playground: tokio::sync::Semaphore,
+    /// Held by whoever has an edit checked, for as long as that takes.
+    playing: tokio::sync::Mutex<()>,
 }
 
 type Shared = Arc<Manage>;
@@ -137,6 +142,7 @@ impl Manage {
         let passwords = tokio::sync::Semaphore::new(2);
         let started_at = Timestamp::now();
         let readers = Arc::new(tokio::sync::Semaphore::new(live::READERS));
+        let playground = tokio::sync::Semaphore::new(playground::MOST);
         Self {
             pdp,
             activator,
@@ -151,6 +157,8 @@ impl Manage {
             readers,
             stop,
             started_at,
+            playground,
+            playing: tokio::sync::Mutex::default(),
         }
     }
 
@@ -252,6 +260,7 @@ fn operations() -> OpenApiRouter<Shared> {
         .routes(routes!(policies::get_revision))
         .routes(routes!(policies::roll_back))
         .routes(routes!(policies::approve))
+        .routes(routes!(playground::check_policies).layer(DefaultBodyLimit::max(playground::LARGEST)))
         .routes(routes!(explain::explain_call))
         .routes(routes!(backup::back_up_all))
         .routes(routes!(transfer::export_all))
