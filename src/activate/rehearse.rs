@@ -1,6 +1,6 @@
 //! What would become of an edit: everything that an activation does but the activation.
 //!
-//! The same steps as [`Activator::bring`] takes, on the revision in force with changes laid over it. Nothing of it is
+//! The same steps as `Activator::bring` takes, on the revision in force with changes laid over it. Nothing of it is
 //! kept, and nobody who waits for the turn waits for it.
 
 use std::collections::BTreeMap;
