@@ -7,6 +7,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use prometheus::core::Metric as _;
 use prometheus::{
     Encoder as _, Error, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
@@ -189,6 +190,25 @@ impl Metrics {
         self.decision_seconds.observe(took.as_secs_f64());
     }
 
+    /// How many decisions there were, in the order of the reasons given to [`Metrics::new`].
+    pub fn decisions(&self) -> impl Iterator<Item = u64> {
+        self.decisions.iter().map(IntCounter::get)
+    }
+
+    /// How many decisions were timed.
+    pub fn decision_count(&self) -> u64 {
+        self.decision_seconds.get_sample_count()
+    }
+
+    /// The time in seconds that this part of all decisions took at most, estimated: within a bucket, times count as spread
+    /// evenly. None before the first decision; what is above the last bound counts as that.
+    pub fn decision_quantile(&self, part: f64) -> Option<f64> {
+        let metric = self.decision_seconds.metric();
+        let buckets: Vec<(f64, u64)> =
+            metric.get_histogram().get_bucket().iter().map(|b| (b.upper_bound(), b.cumulative_count())).collect();
+        quantile(&buckets, self.decision_count(), part)
+    }
+
     /// The gauge of open connections for a listener, to be handed to its accept loop.
     pub fn connections(&self, listener: &str) -> IntGauge {
         self.connections.with_label_values(&[listener])
@@ -222,6 +242,24 @@ impl Metrics {
         // An instant cannot be left half-written.
         self.active_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The quantile of a histogram, whose buckets are given by upper bound and by how many lie below it.
+#[expect(clippy::cast_precision_loss, reason = "an estimate")]
+fn quantile(buckets: &[(f64, u64)], count: u64, part: f64) -> Option<f64> {
+    if count == 0 {
+        return None;
+    }
+    let wanted = part * count as f64;
+    let (mut bound, mut below) = (0.0, 0_u64);
+    for (upper, cumulative) in buckets {
+        if *cumulative as f64 >= wanted && *cumulative > below {
+            let within = (wanted - below as f64) / (cumulative - below) as f64;
+            return Some(bound + (upper - bound) * within.clamp(0.0, 1.0));
+        }
+        (bound, below) = (*upper, *cumulative);
+    }
+    Some(bound)
 }
 
 /// Makes metrics and registers them.
@@ -319,6 +357,22 @@ mod tests {
         has(&text, r#"keyward_decisions_total{outcome="allow",reason="allowed"} 0"#);
         has(&text, r#"keyward_decision_seconds_bucket{le="0.000025"} 0"#);
         has(&text, r#"keyward_decision_seconds_bucket{le="0.00005"} 2"#);
+    }
+
+    #[test]
+    fn a_quantile_lies_within_its_bucket() {
+        let buckets = [(1.0, 0), (2.0, 50), (4.0, 50), (8.0, 90)];
+        for (part, expected) in [(0.25, 1.5), (0.5, 2.0), (0.7, 6.0), (0.9, 8.0), (0.99, 8.0)] {
+            let found = quantile(&buckets, 100, part).unwrap();
+            assert!((found - expected).abs() < 1e-9, "{part}: {found}");
+        }
+        assert_eq!(quantile(&buckets, 0, 0.5), None);
+        let metrics = metrics();
+        assert_eq!(metrics.decision_quantile(0.5), None);
+        metrics.decided(0, Duration::from_micros(30));
+        let found = metrics.decision_quantile(0.5).unwrap();
+        assert!(found > 2.5e-5 && found <= 5e-5, "{found}");
+        assert_eq!((metrics.decision_count(), metrics.decisions().sum::<u64>()), (1, 1));
     }
 
     #[test]

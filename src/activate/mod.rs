@@ -17,6 +17,7 @@ pub mod git;
 pub mod history;
 pub mod orders;
 mod outdated;
+pub mod rehearse;
 mod report;
 pub mod staleness;
 mod start;
@@ -199,7 +200,7 @@ impl Activator {
             Err(Failure::Unchecked(rejection)) => return self.refuse(turn, None, rejection).await,
         };
         let proof = proof.unwrap_or_else(|why| Proof::none(&revision, &why));
-        if let Some(rejection) = proof.rejection(&revision, self.guarantees == Guarantees::Prove) {
+        if let Some(rejection) = self.rejection(&proof, &revision) {
             return self.refuse(turn, Some(digest), rejection).await;
         }
         let proof = Some(proof);
@@ -221,6 +222,17 @@ impl Activator {
         tell::in_force(digest, order.cause, &order.by, candidate.comparison.as_ref());
         // Where nobody has to approve an edit, it does not wait for what it means to be found out.
         self.uncompared.notify_one();
+    }
+
+    /// What can be proven of a revision, and why it is refused for it.
+    async fn proven(&self, revision: &Revision) -> (Proof, Option<Rejection>) {
+        let proof = self.examiner.prove(revision, self.guarantees).await;
+        let rejection = self.rejection(&proof, revision);
+        (proof, rejection)
+    }
+
+    fn rejection(&self, proof: &Proof, revision: &Revision) -> Option<Rejection> {
+        proof.rejection(revision, self.guarantees == Guarantees::Prove)
     }
 
     /// What it means that a revision takes the place of another.

@@ -1,5 +1,7 @@
 //! What was decided: lists that can be filtered and watched, and one decision with why it was made.
 
+use std::collections::HashMap;
+
 use askama::Template;
 use axum::extract::{Path, RawQuery};
 use axum::http::{HeaderMap, Method};
@@ -28,13 +30,15 @@ pub const OUTCOMES: [(&str, &str); 4] =
 pub struct Decision {
     /// What the API says of it.
     pub told: Told,
+    /// What its key is called, where the reader may know.
+    pub key_name: Option<String>,
     now: Timestamp,
 }
 
 impl Decision {
     /// A decision, seen from `now`.
     pub fn new(told: Told, now: Timestamp) -> Self {
-        Self { told, now }
+        Self { told, key_name: None, now }
     }
 
     /// When.
@@ -77,7 +81,17 @@ impl Decision {
 /// Some decisions, the newest first.
 pub async fn get(client: &Client, query: &[(&str, &str)], now: Timestamp) -> Result<(Vec<Decision>, Option<String>), Problem> {
     let page: ListOf<Told> = client.get(&["decisions"], query).await?;
-    Ok((page.items.into_iter().map(|told| Decision::new(told, now)).collect(), page.next))
+    let mut decisions: Vec<_> = page.items.into_iter().map(|told| Decision::new(told, now)).collect();
+    let mut names = HashMap::new();
+    for decision in &mut decisions {
+        let Some(id) = decision.key() else { continue };
+        if !names.contains_key(&id) {
+            let key = super::keys::find(client, &id).await.ok();
+            names.insert(id.clone(), key.map(|key| key.name));
+        }
+        decision.key_name = names.get(&id).cloned().flatten();
+    }
+    Ok((decisions, page.next))
 }
 
 #[derive(Template)]

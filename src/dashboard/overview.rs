@@ -1,10 +1,7 @@
 //! At a glance: what was decided in the last day, what is busy, what is refused, and how the installation is.
 
-use std::collections::BTreeMap;
-
 use askama::Template;
 use axum::extract::Path;
-use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::api::Problem;
@@ -13,6 +10,7 @@ use super::decisions::{self, Decision};
 use super::frame::{Frame, Section, page as answer};
 use super::keys::{Shown, list::concerns};
 use super::visitor::{Answer, Failure, Visitor, see_other};
+use crate::http::manage::figures::Figures;
 use crate::http::manage::view::{AccountView, Page as ListOf};
 use crate::key::Mode;
 
@@ -133,43 +131,6 @@ async fn top(visitor: &Visitor, query: &[(&str, &str)]) -> Vec<Busiest> {
     ]
 }
 
-/// How the installation is.
-#[derive(Deserialize)]
-struct Figures {
-    version: String,
-    started_at: Timestamp,
-    keys: BTreeMap<String, u64>,
-    accounts: u64,
-    users: u64,
-    revision: String,
-    revision_since: Timestamp,
-    recorded: Recorded,
-    decisions_total: BTreeMap<String, u64>,
-    latency_ms: Latency,
-}
-
-#[derive(Deserialize)]
-struct Recorded {
-    kept: u64,
-    dropped: u64,
-}
-
-#[derive(Deserialize)]
-struct Latency {
-    p50: Option<f64>,
-    p99: Option<f64>,
-}
-
-impl Figures {
-    fn all_keys(&self) -> u64 {
-        self.keys.iter().filter(|(state, _)| state.as_str() != "flagged").map(|(_, count)| count).sum()
-    }
-
-    fn decisions(&self) -> u64 {
-        self.decisions_total.values().sum()
-    }
-}
-
 /// Milliseconds, as people write short times.
 pub fn short(milliseconds: &Option<f64>) -> String {
     match *milliseconds {
@@ -187,6 +148,16 @@ struct OfInstallation {
     day: Option<Day>,
     lists: Vec<Busiest>,
     decisions: Vec<Decision>,
+}
+
+impl OfInstallation {
+    fn all_keys(&self) -> u64 {
+        self.figures.keys.values().sum()
+    }
+
+    fn decisions(&self) -> u64 {
+        self.figures.decisions_total.values().sum()
+    }
 }
 
 /// The whole installation.

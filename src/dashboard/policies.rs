@@ -17,6 +17,7 @@ use super::frame::{Frame, Section, page as answer, page_with};
 use super::source::{Line, lines};
 use super::visitor::{Answer, Posted, Visitor, see_other};
 use crate::activate::{Report, Source};
+use crate::http::manage::playground::CheckedPolicies;
 use crate::http::manage::policies::{RevisionView, Revisions, WholeRevision};
 use crate::policy::PolicyInfo;
 use crate::prove::{Proof, Status};
@@ -438,41 +439,8 @@ struct Playground {
     path: String,
     text: String,
     problem: Option<Problem>,
-    checked: Option<Checked>,
+    checked: Option<CheckedPolicies>,
     policies: Vec<PolicyInfo>,
-}
-
-/// What would become of an edit.
-#[derive(Deserialize)]
-struct Checked {
-    accepted: bool,
-    #[serde(default)]
-    rejection: Option<Rejected>,
-    #[serde(default)]
-    examples: Option<Examples>,
-    #[serde(default)]
-    proof: Option<Proof>,
-    #[serde(default)]
-    comparison: Option<Compared>,
-    #[serde(default)]
-    replay: Option<crate::recorded::Report>,
-}
-
-#[derive(Deserialize)]
-struct Rejected {
-    diagnostics: String,
-}
-
-#[derive(Deserialize)]
-struct Examples {
-    passed: u64,
-    failed: u64,
-}
-
-#[derive(Deserialize)]
-struct Compared {
-    widens: bool,
-    summary: Vec<String>,
 }
 
 impl Playground {
@@ -500,7 +468,7 @@ async fn ground(
     visitor: &Visitor,
     path: &str,
     text: Option<&str>,
-    outcome: Option<Result<Checked, Problem>>,
+    outcome: Option<Result<CheckedPolicies, Problem>>,
 ) -> Result<Playground, Problem> {
     let frame = Frame::new(visitor, Section::Policies, "Playground").await?;
     let in_force = InForce::get(&visitor.client).await?;
@@ -524,7 +492,7 @@ pub async fn check(Posted { visitor, fields }: Posted) -> Answer {
     // Browsers send line ends as CR LF.
     let text = fields.raw("text").replace("\r\n", "\n");
     let asked = json!({ "files": { path: text } });
-    let outcome: Result<Checked, Problem> = visitor.client.post(&["policies", "check"], &asked).await;
+    let outcome: Result<CheckedPolicies, Problem> = visitor.client.post(&["policies", "check"], &asked).await;
     let status = match &outcome {
         Err(problem) if !problem.is_about_input() => return Err(problem.clone().into()),
         Err(problem) => problem.status(),

@@ -1,5 +1,8 @@
 //! The event trail: who did what, when, and from where.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use askama::Template;
 use axum::extract::{Path, RawQuery};
 use axum::http::HeaderValue;
@@ -11,7 +14,7 @@ use super::fields::Fields;
 use super::frame::{Frame, Section, page as answer};
 use super::show::{Moment, with};
 use super::visitor::{Answer, Visitor};
-use crate::http::manage::view::{EventView, Page as ListOf};
+use crate::http::manage::view::{EventView, Member, Page as ListOf, UserView};
 use crate::key::Mode;
 use crate::trail::Actor;
 
@@ -21,7 +24,28 @@ const PAGE: &str = "50";
 /// An event, as pages show it.
 pub struct Happening {
     view: EventView,
+    /// What people are called, by their ids.
+    names: Arc<Names>,
     now: Timestamp,
+}
+
+/// What people are called, by their ids, as far as the reader may know.
+type Names = HashMap<String, String>;
+
+/// People of an account, or everybody.
+async fn names(client: &Client, account: Option<&str>) -> Arc<Names> {
+    // Whoever may not see people sees their ids.
+    let named = match account {
+        Some(account) => {
+            let members: ListOf<Member> = client.get(&["accounts", account, "members"], &[]).await.unwrap_or_default();
+            members.items.into_iter().map(|member| (member.user, member.name)).collect()
+        }
+        None => {
+            let people: ListOf<UserView> = client.get(&["users"], &[("limit", "1000")]).await.unwrap_or_default();
+            people.items.into_iter().map(|person| (person.id, person.name)).collect()
+        }
+    };
+    Arc::new(named)
 }
 
 impl Happening {
@@ -35,14 +59,14 @@ impl Happening {
         self.view.event.happened.as_str()
     }
 
-    /// Who did it, in words, and their id.
-    pub fn who(&self) -> (&'static str, Option<&str>) {
+    /// Who did it.
+    pub fn who(&self) -> &str {
         match &self.view.event.actor {
-            Actor::User(id) => ("", Some(id)),
-            Actor::Console => ("the console", None),
-            Actor::Call => ("a call", None),
-            Actor::Daemon => ("Keyward", None),
-            Actor::Anonymous => ("nobody known", None),
+            Actor::User(id) => self.names.get(&**id).map_or(id, String::as_str),
+            Actor::Console => "the console",
+            Actor::Call => "a call",
+            Actor::Daemon => "Keyward",
+            Actor::Anonymous => "nobody known",
         }
     }
 
@@ -58,7 +82,8 @@ impl Happening {
 
     /// The person that it is about.
     pub fn user(&self) -> Option<String> {
-        self.view.event.user.map(|user| user.to_string())
+        let id = self.view.event.user?.to_string();
+        Some(self.names.get(&id).cloned().unwrap_or(id))
     }
 
     /// What else there is to say.
@@ -73,10 +98,13 @@ pub async fn get(
     client: &Client,
     path: &[&str],
     query: &[(&str, &str)],
+    account: Option<&str>,
     now: Timestamp,
 ) -> Result<(Vec<Happening>, Option<String>), Problem> {
     let page: ListOf<EventView> = client.get(path, query).await?;
-    Ok((page.items.into_iter().map(|view| Happening { view, now }).collect(), page.next))
+    let names = names(client, account).await;
+    let happening = |view| Happening { view, names: Arc::clone(&names), now };
+    Ok((page.items.into_iter().map(happening).collect(), page.next))
 }
 
 #[derive(Template)]
@@ -107,7 +135,8 @@ pub async fn of_installation(visitor: Visitor, RawQuery(query): RawQuery) -> Ans
 async fn list(visitor: &Visitor, frame: Frame, path: &[&str], base: String, can_export: bool, query: Option<String>) -> Answer {
     let fields = Fields::read(query.unwrap_or_default().as_bytes())?;
     let after = fields.text("after");
-    let (events, next) = get(&visitor.client, path, &[("after", after), ("limit", PAGE)], frame.now).await?;
+    let account = frame.place.as_ref().map(|place| place.id.as_str());
+    let (events, next) = get(&visitor.client, path, &[("after", after), ("limit", PAGE)], account, frame.now).await?;
     let next = next.map(|next| with(fields.pairs(), "after", &next));
     Ok(answer(&Page { is_first: after.is_empty(), frame, base, events, can_export, next }))
 }

@@ -80,6 +80,38 @@ impl Bundle {
         is_ours(path) && !is_hidden && path != management::SCHEMA_FILE
     }
 
+    /// The same with changes laid over it: a text is a file's new one, and none removes it.
+    ///
+    /// # Errors
+    /// [`Rejection`] of what a folder could not hold, or reading it would refuse.
+    pub fn with(&self, changes: BTreeMap<String, Option<String>>) -> Result<Self, Rejection> {
+        let (mut files, mut problems) = (self.files.clone(), Vec::new());
+        for (path, text) in changes {
+            let mut problem = |message: &str, help: &str| {
+                problems.push(Problem { help: Some(help.into()), ..Problem::in_file(&path, message) });
+            };
+            match text {
+                _ if !is_a_place(&path) => {
+                    problem(
+                        "there can be no such file",
+                        "name one as policies/docs-api.cedar or schemas/docs-api.cedarschema",
+                    );
+                }
+                Some(text) if text.is_empty() => problem("the file is empty", "remove it, or write a comment into it"),
+                Some(text) if text.len() as u64 > LARGEST_FILE => {
+                    problem("the file is larger than 1 MiB", "split it");
+                }
+                Some(text) => drop(files.insert(path, text)),
+                None => drop(files.remove(&path)),
+            }
+        }
+        if files.len() > MOST_FILES || files.values().map(String::len).sum::<usize>() > LARGEST_BUNDLE {
+            let message = format!("there are more than {MOST_FILES} files, or they are larger than 8 MiB together");
+            problems.push(Problem::general(message, "remove what is not needed"));
+        }
+        if problems.is_empty() { Ok(Self::from_files(files)) } else { Err(reject(problems)) }
+    }
+
     /// Every file, by path.
     pub fn files(&self) -> impl Iterator<Item = (&str, &str)> {
         self.files.iter().map(|(path, text)| (path.as_str(), text.as_str()))
@@ -277,8 +309,39 @@ fn is_ours(path: &str) -> bool {
     }
 }
 
+/// Whether a reading of the folders could come by a file at this path, and would take it.
+fn is_a_place(path: &str) -> bool {
+    let names: Vec<&str> = path.split('/').collect();
+    let is_name = |name: &&str| !name.is_empty() && !name.starts_with('.') && !name.contains(char::is_control);
+    let is_within = matches!(names.as_slice(), ["schemas" | "policies", _, ..]) && names.len() <= DEEPEST + 1;
+    is_within && path.len() <= 255 && names.iter().all(is_name) && is_ours(path)
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn changes_are_laid_over_files_where_files_could_be() {
+        let bundle = Bundle::from_files([("policies/a.cedar".to_owned(), "// a".to_owned())]);
+        let with = |path: &str, text: Option<&str>| bundle.with([(path.to_owned(), text.map(Into::into))].into());
+        let files = |bundle: Bundle| bundle.files().map(|(path, _)| path.to_owned()).collect::<Vec<_>>();
+        assert_eq!(files(with("policies/b.cedar", Some("// b")).unwrap()), ["policies/a.cedar", "policies/b.cedar"]);
+        assert_eq!(files(with("policies/a.cedar", None).unwrap()), [""; 0]);
+        assert_eq!(with("policies/a.cedar", Some("// a")).unwrap(), bundle);
+        for path in [
+            "",
+            "a.cedar",
+            "policies/a.txt",
+            "policies/../a.cedar",
+            "/policies/a.cedar",
+            "policies/.a.cedar",
+            "schemas/a.cedar",
+        ] {
+            assert!(with(path, Some("// b")).is_err(), "{path}");
+        }
+        assert!(with("policies/b.cedar", Some("")).is_err());
+        assert!(with("policies/b.cedar", Some(&"/".repeat(1 + (1 << 20)))).is_err());
+    }
+
     use super::*;
 
     struct Folders {

@@ -56,6 +56,13 @@ impl Route {
     }
 }
 
+impl std::fmt::Display for Route {
+    /// As its annotation has it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.method, self.template)
+    }
+}
+
 /// A route that a call has found.
 #[derive(Debug, Clone, Copy)]
 pub struct RouteMatch<'r, 'p> {

@@ -11,7 +11,9 @@ mod file;
 mod kept;
 mod record;
 mod series;
+mod suggest;
 mod told;
+mod top;
 
 #[cfg(test)]
 mod tests;
@@ -33,7 +35,9 @@ pub use self::kept::Filter;
 use self::kept::Kept;
 pub use self::record::{KeyFacts, NotARecordId, Offered, Record, RecordId, Ruling};
 pub use self::series::{Minute, Series, Totals};
+pub use self::suggest::{Suggestion, suggest};
 pub use self::told::{NotADecision, Reader, Told, ToldResource};
+pub use self::top::{Tally, Top};
 use crate::authorize::verdict::Verdict;
 use crate::authorize::{Call, STACK};
 
@@ -164,6 +168,11 @@ impl Recorder {
     /// The same of such decisions alone, as far as they are kept.
     pub fn series_of(&self, filter: &Filter) -> Series {
         Series::of(self.all().newest_first().filter(|record| filter.takes(record)))
+    }
+
+    /// The busiest `most` keys, actions and addresses of those that the filter takes.
+    pub fn top(&self, filter: &Filter, most: usize) -> Top {
+        Top::of(self.all().newest_first().filter(|record| filter.takes(record)), most)
     }
 
     /// Everything that is taken in from now on, a batch at a time. Whoever is too far behind loses the oldest.

@@ -74,7 +74,8 @@ pub struct KeyFacts {
 }
 
 impl KeyFacts {
-    fn of(key: &Key) -> Self {
+    /// What policies see of this key now.
+    pub fn of(key: &Key) -> Self {
         let Key { id, account, kind, mode, ref scopes, .. } = *key;
         Self { id, account, kind, mode, scopes: Arc::clone(scopes) }
     }
@@ -148,6 +149,11 @@ impl Record {
     /// The key that was proven, as it was then.
     pub fn key(&self) -> Option<&Arc<KeyFacts>> {
         self.key.as_ref()
+    }
+
+    /// The same call, made with another key.
+    pub(super) fn with_key(&self, key: Arc<KeyFacts>) -> Self {
+        Self { key: Some(key), ..self.clone() }
     }
 
     /// What was decided, and by what.

@@ -8,7 +8,7 @@ use crate::authorize::credentials::Credentials;
 use crate::authorize::verdict::{Outcome, Reason};
 use crate::authorize::{Caller, RequestLine, Stated, Transport, authorize};
 use crate::key::{
-    Account, AccountId, EnvironmentId, Key, KeyId, Kind, Mint, Mode, NewKey, Phc, Screen, Selector, StoredSecret,
+    Account, AccountId, EnvironmentId, Key, KeyId, Kind, Mint, Mode, NewKey, Phc, Scope, Screen, Selector, StoredSecret,
 };
 use crate::policy::{Bundle, Revision};
 use crate::ring::LiveKey;
@@ -478,4 +478,74 @@ fn a_comparison_counts_what_changes_and_groups_it_with_examples() {
     assert_eq!((&narrowed["kind"], &narrowed["count"]), (&"secret".into(), &5.into()));
     assert_eq!(narrowed["examples"].as_array().unwrap().len(), 3);
     assert_eq!(narrowed["examples"][0]["path"], "/v1/resources/res_1");
+}
+
+#[test]
+fn the_busiest_are_told_in_one_pass_over_all_that_is_kept() {
+    let (revision, recorder) = (revision(""), recorder(100_000));
+    let keys = [key(Kind::Secret, Mode::Live, &[]), key(Kind::Restricted, Mode::Test, &["jobs:write"])];
+    for number in 0..3_000_u32 {
+        let call = Call { address: Some(std::net::Ipv4Addr::from(number % 20).into()), ..get("/v1/jobs") };
+        decide(&recorder, &revision, Some(&keys[usize::from(number % 3 == 0)]), &call, "r");
+        // What waits is taken in by whoever looks.
+        if number % 1_000 == 0 {
+            assert!(!recorder.is_empty());
+        }
+    }
+    let top = recorder.top(&Filter::default(), 10);
+    assert_eq!((top.recorded, top.since), (3_000, recorder.chunk(None, 1).first().map(Record::time)));
+    let busiest: Vec<_> = top.keys.iter().map(|((id, _), tally)| (*id, tally.allow, tally.forbidden)).collect();
+    assert_eq!(busiest, [(keys[0].0.key.id, 2_000, 0), (keys[1].0.key.id, 0, 1_000)]);
+    assert_eq!(
+        top.actions.iter().map(|(name, tally)| (&**name, tally.sum())).collect::<Vec<_>>(),
+        [("listJobs", 3_000)]
+    );
+    assert_eq!(top.addresses.len(), 10);
+    assert!(top.addresses.iter().all(|(_, tally)| tally.sum() == 150));
+    let of_one = Filter { key: Some(keys[1].0.key.id), ..Filter::default() };
+    assert_eq!(recorder.top(&of_one, 10).recorded, 1_000);
+}
+
+/// `cargo test --release --lib -- --ignored --nocapture busiest_of_many`
+#[test]
+#[ignore = "a measurement"]
+fn the_busiest_of_many() {
+    let (revision, recorder) = (revision(""), recorder(100_000));
+    let keys: Vec<_> = (0..1_000).map(|_| key(Kind::Secret, Mode::Live, &[])).collect();
+    for number in 0..100_000_u32 {
+        let call = Call { address: Some(std::net::Ipv4Addr::from(number % 30_000).into()), ..get("/v1/jobs") };
+        decide(&recorder, &revision, Some(&keys[number as usize % keys.len()]), &call, "r");
+        if number % 1_000 == 0 {
+            assert!(!recorder.is_empty());
+        }
+    }
+    let began = Instant::now();
+    let top = recorder.top(&Filter::default(), 10);
+    println!("{} records in {:?}", top.recorded, began.elapsed());
+}
+
+#[test]
+fn scopes_are_suggested_that_allow_what_was_allowed_and_of_which_none_can_go() {
+    let (revision, recorder) = (revision(""), recorder(100));
+    let all = ["jobs:write", "resources:read", "resources:write", "webhooks:write"];
+    let restricted = key(Kind::Restricted, Mode::Test, &all[..3]);
+    let secret = key(Kind::Secret, Mode::Live, &[]);
+    let write = |path| Call { line: Some(RequestLine { method: "POST", target: path }), ..get(path) };
+    for by in [&restricted, &secret] {
+        for call in [get("/v1/resources"), get("/v1/resources"), get("/v1/nowhere"), write("/v1/webhooks")] {
+            decide(&recorder, &revision, Some(by), &call, "r");
+        }
+    }
+    let scopes = |names: &[&str]| names.iter().map(|name| Scope::from(*name)).collect::<Vec<_>>();
+    for (by, has, expected) in
+        [(&restricted, &all[..3], &["resources:read"][..]), (&secret, &all, &["resources:read", "webhooks:write"])]
+    {
+        let facts = KeyFacts::of(&by.0.key);
+        let records = recorder.page(&Filter { key: Some(facts.id), ..Filter::default() }, None, 100);
+        let found = suggest(&records, &facts, &scopes(has), |_| 1, &revision).unwrap();
+        assert_eq!((found.decisions, found.actions.get("listResources")), (4, Some(&2)));
+        assert_eq!((found.scopes, found.uncovered), (scopes(expected), vec![]));
+        let none = suggest(&[], &facts, &scopes(has), |_| 1, &revision).unwrap();
+        assert_eq!(none, Suggestion::default());
+    }
 }

@@ -175,3 +175,158 @@ async fn decisions_are_watched_as_they_are_made_by_those_who_may_read_them() {
     while let Ok(Some(_)) = tokio::time::timeout(PATIENCE, all.chunk()).await.unwrap() {}
     drop(demo);
 }
+
+#[tokio::test]
+async fn the_busiest_and_the_scopes_that_are_enough_are_told_to_those_who_may_read_them() {
+    let demo = Demo::start();
+    let operator = Person::operator(&demo);
+    let account = operator.account().await;
+    let viewer = operator.hired(&account, "viewer@example.com", Some("viewer")).await.1;
+    let body = json!({ "kind": "restricted", "mode": "test", "name": "busy",
+        "scopes": ["jobs:write", "resources:read", "resources:write"] });
+    let made = operator.done("POST", &format!("/v1/accounts/{account}/keys"), body).await;
+    let (key, token) = (text(&made["id"]), text(&made["token"]));
+    let fresh = operator.done("GET", &format!("/v1/keys/{key}/suggestion"), Value::Null).await;
+    assert_eq!((&fresh["decisions"], &fresh["scopes"]), (&json!(0), &json!([])));
+    for (method, path) in [("GET", "/v1/resources"), ("GET", "/v1/resources"), ("POST", "/v1/webhooks")] {
+        demo.authorize(json!({ "token": token, "method": method, "path": path, "ip": "192.0.2.9" })).await;
+    }
+    for query in [format!("?key={key}"), format!("?account={account}&key={key}")] {
+        let top = viewer.done("GET", &format!("/v1/decisions/top{query}"), Value::Null).await;
+        let expected = json!([{ "key": key, "name": "busy", "account": account,
+            "allow": 2, "unauthenticated": 0, "forbidden": 1 }]);
+        assert_eq!((&top["recorded"], &top["keys"]), (&json!(3), &expected), "{query}");
+        let route = json!({ "action": "listResources", "route": "GET /v1/resources",
+            "allow": 2, "unauthenticated": 0, "forbidden": 0 });
+        assert_eq!((&top["routes"][0], &top["addresses"][0]["address"]), (&route, &json!("192.0.2.9")));
+    }
+    assert_eq!(viewer.status("GET", "/v1/decisions/top", None).await, 403);
+    let told = viewer.done("GET", &format!("/v1/keys/{key}/suggestion"), Value::Null).await;
+    assert_eq!(told["actions"], json!([{ "action": "listResources", "allowed": 2 }]));
+    assert_eq!(
+        (&told["scopes"], &told["unused"]),
+        (&json!(["resources:read"]), &json!(["jobs:write", "resources:write"]))
+    );
+}
+
+#[tokio::test]
+async fn the_figures_say_how_many_there_are_and_how_long_decisions_took() {
+    let demo = Demo::start();
+    let operator = Person::operator(&demo);
+    let before = operator.done("GET", "/v1/figures", Value::Null).await;
+    let (key, token) = operator.key(&operator.account().await, "secret", "test").await;
+    operator.done("POST", &format!("/v1/keys/{key}/revoke"), json!({})).await;
+    demo.authorize(json!({ "token": token, "method": "GET", "path": "/v1/resources" })).await;
+    let after = operator.done("GET", "/v1/figures", Value::Null).await;
+    let more = |pointer: &str| {
+        let count = |figures: &Value| figures.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
+        count(&after) - count(&before)
+    };
+    let expected = [
+        ("/keys/revoked", 1),
+        ("/keys/active", 0),
+        ("/decisions_total/unauthenticated", 1),
+        ("/recorded/kept", 1),
+        ("/recorded/dropped", 0),
+        ("/latency_ms/count", 1),
+        ("/accounts", 0),
+    ];
+    for (pointer, expected) in expected {
+        assert_eq!(more(pointer), expected, "{pointer}: {before} {after}");
+    }
+    assert!(after["latency_ms"]["p99"].as_f64().unwrap() >= after["latency_ms"]["p50"].as_f64().unwrap());
+    assert_eq!((&after["version"], after["connections"]["admin"].as_i64() > Some(0)), (&json!("0.1.0"), true));
+    assert_eq!(after["revision"], demo.report().await["active"]["digest"]);
+}
+
+#[tokio::test]
+async fn events_are_found_by_type_and_person_page_by_page_and_exported_by_owners() {
+    let demo = Demo::start();
+    let operator = Person::operator(&demo);
+    let account = operator.account().await;
+    let (owner, as_owner) = operator.hired(&account, "owner@example.com", Some("owner")).await;
+    let (key, _) = as_owner.key(&account, "secret", "test").await;
+    as_owner.done("POST", &format!("/v1/keys/{key}/rotate"), json!({})).await;
+    operator.done("POST", &format!("/v1/keys/{key}/disable"), Value::Null).await;
+    let types = async |query: &str| {
+        let (mut all, mut after) = (Vec::new(), String::new());
+        loop {
+            let path = format!("/v1/accounts/{account}/events?order=oldest&limit=1{query}{after}");
+            let page = as_owner.done("GET", &path, Value::Null).await;
+            all.extend(page["items"].as_array().unwrap().iter().map(|event| text(&event["type"]).to_owned()));
+            let Some(next) = page.get("next") else { return all };
+            after = format!("&after={}", text(next));
+        }
+    };
+    assert_eq!(types("&type=key.disabled").await, ["key.disabled"]);
+    assert_eq!(types("&type=key.disabled,key.rotated").await, ["key.rotated", "key.disabled"]);
+    assert_eq!(
+        types(&format!("&user={owner}&type=key.created,key.rotated,key.disabled")).await,
+        ["key.created", "key.rotated"]
+    );
+    assert_eq!(types("&user=usr_0000000000000000").await, [""; 0]);
+    for query in ["type=key.exploded", "type="] {
+        assert_eq!(
+            as_owner.status("GET", &format!("/v1/accounts/{account}/events?{query}"), None).await,
+            400,
+            "{query}"
+        );
+    }
+    let whole =
+        as_owner.done("GET", &format!("/v1/accounts/{account}/events?order=oldest&limit=1000"), Value::Null).await;
+    let request = as_owner.request("GET", &format!("/v1/accounts/{account}/events/export"));
+    let lines = request.send().await.unwrap().text().await.unwrap();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(whole["items"], json!(lines));
+}
+
+#[tokio::test]
+async fn an_edit_is_checked_whole_and_changes_nothing() {
+    let demo = Demo::start();
+    let operator = Person::operator(&demo);
+    let (key, token) = operator.key(&operator.account().await, "restricted", "test").await;
+    for path in ["/v1/resources", "/v1/jobs"] {
+        demo.authorize(json!({ "token": token, "method": "GET", "path": path })).await;
+    }
+    let before = demo.report().await;
+    let check = async |files: Value| operator.done("POST", "/v1/policies/check", json!({ "files": files })).await;
+    let same = check(json!({})).await;
+    assert_eq!((&same["accepted"], &same["digest"]), (&json!(true), &before["active"]["digest"]), "{same}");
+    assert_eq!((&same["comparison"]["widens"], &same["examples"]["failed"]), (&json!(false), &json!(0)), "{same}");
+    assert!(same["examples"]["passed"].as_u64() > Some(0) && same.get("rejection").is_none());
+    let more = format!(
+        "@id(\"more\") permit (principal == DocsApi::RestrictedKey::{key:?}, action == DocsApi::Action::\"listJobs\", resource) \
+         when {{ resource == principal.environment }};"
+    );
+    let wider = check(json!({ "policies/more.cedar": more })).await;
+    assert_eq!((&wider["accepted"], &wider["comparison"]["widens"]), (&json!(true), &json!(true)), "{wider}");
+    assert_eq!(wider["replay"]["changes"]["deny_to_allow"], 1, "{wider}");
+    let broken = check(json!({ "policies/more.cedar": "permit (principal, wrong, resource);" })).await;
+    assert_eq!(
+        (&broken["accepted"], &broken["rejection"]["problems"][0]["file"]),
+        (&json!(false), &json!("policies/more.cedar"))
+    );
+    assert!(text(&broken["rejection"]["diagnostics"]).contains('^') && broken.get("examples").is_none(), "{broken}");
+    let forbids = check(
+        json!({ "policies/more.cedar": "@id(\"none\") forbid (principal is DocsApi::SecretKey, action, resource);" }),
+    );
+    let forbids = forbids.await;
+    assert_eq!(forbids["accepted"], false, "{forbids}");
+    assert!(forbids["examples"]["failed"].as_u64() > Some(0) && forbids["examples"]["passed"].as_u64() > Some(0));
+    let deep =
+        format!("permit (principal, action, resource) when {{ {}true{} }};", "(".repeat(100_000), ")".repeat(100_000));
+    assert_eq!(check(json!({ "policies/more.cedar": deep })).await["accepted"], false);
+    let long = format!("// {}\n{}", "x".repeat(1_000_000), "permit (principal, wrong, resource);");
+    let three: serde_json::Map<String, Value> =
+        (0..3).map(|at| (format!("policies/long{at}.cedar"), json!(long))).collect();
+    assert_eq!(check(Value::Object(three)).await["accepted"], false, "more than other operations take");
+    for path in ["../etc/passwd", "policies/x.toml"] {
+        let body = json!({ "files": { path: "x" } });
+        assert_eq!(operator.status("POST", "/v1/policies/check", Some(&body)).await, 400, "{path}");
+    }
+    let after = demo.report().await;
+    for part in ["active", "refused", "waiting", "reloads_ok", "reloads_refused"] {
+        assert_eq!(before[part], after[part], "{part}");
+    }
+    assert_eq!(operator.done("GET", "/v1/policies/history", Value::Null).await["items"].as_array().unwrap().len(), 1);
+}

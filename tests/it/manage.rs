@@ -84,13 +84,14 @@ pub async fn reason(client: &Client, decision_url: &str, token: &str) -> String 
 
 /// Who may do each operation, to an account and a key of it in live mode: Operator, oWner, Developer, Viewer,
 /// Outsider (somebody without a role). In small letters: to a test key alone.
-const MAY: [(&str, &str); 49] = [
+const MAY: [(&str, &str); 54] = [
     ("createAccount", "O"),
     ("listAccounts", "OWDVX"),
     ("getAccount", "OWDV"),
     ("renameAccount", "OW"),
     ("closeAccount", "OW"),
     ("listAccountEvents", "OWDV"),
+    ("exportAccountEvents", "OW"),
     ("listMembers", "OWDV"),
     ("setMember", "OW"),
     ("removeMember", "OW"),
@@ -99,6 +100,7 @@ const MAY: [(&str, &str); 49] = [
     ("listAllKeys", "O"),
     ("getKey", "OWDV"),
     ("getKeyPermissions", "OWDV"),
+    ("suggestScopes", "OWDV"),
     ("explain", "OWDV"),
     ("listKeyEvents", "OWDV"),
     ("updateKey", "OWd"),
@@ -110,6 +112,8 @@ const MAY: [(&str, &str); 49] = [
     ("listDecisions", "O"),
     ("countDecisions", "O"),
     ("watchDecisions", "O"),
+    ("listTopDecisions", "O"),
+    ("getFigures", "O"),
     ("getDecision", "O"),
     ("explainDecision", "O"),
     ("exportDecisions", "O"),
@@ -134,6 +138,7 @@ const MAY: [(&str, &str); 49] = [
     ("getRevision", "O"),
     ("rollBackPolicies", "O"),
     ("approvePolicies", "O"),
+    ("checkPolicies", "O"),
 ];
 
 fn body_of(operation: &str, mode: &str, key: &str) -> Option<Value> {
@@ -150,6 +155,7 @@ fn body_of(operation: &str, mode: &str, key: &str) -> Option<Value> {
         "setPassword" => json!({ "password": "short" }),
         "createToken" => json!({ "name": "" }),
         "rollBackPolicies" | "approvePolicies" => json!({ "digest": "00000000" }),
+        "checkPolicies" => json!({ "files": { "no place": null } }),
         _ => return None,
     })
 }

@@ -13,27 +13,13 @@ use crate::dashboard::frame::{Frame, Section, page as answer};
 use crate::dashboard::policies::Places;
 use crate::dashboard::trail::{self, Happening};
 use crate::dashboard::visitor::{Answer, Visitor};
+use crate::http::manage::suggestion::SuggestedScopes;
 use crate::http::manage::keys::{Permission, Permissions};
 
 /// Decisions that the page shows.
 const DECISIONS: &str = "20";
 /// Events that it shows.
 const EVENTS: &str = "20";
-
-/// What the key really used.
-#[derive(serde::Deserialize)]
-struct Suggestion {
-    decisions: u64,
-    actions: Vec<Used>,
-    scopes: Vec<String>,
-    unused: Vec<String>,
-}
-
-#[derive(serde::Deserialize)]
-struct Used {
-    action: String,
-    allowed: u64,
-}
 
 #[derive(Template)]
 #[template(path = "keys/one.html")]
@@ -44,7 +30,7 @@ struct Page {
     can: Operations,
     permissions: Vec<Permission>,
     places: Places,
-    suggestion: Option<Suggestion>,
+    suggestion: Option<SuggestedScopes>,
     day: Option<Day>,
     decisions: Vec<Decision>,
     outcome: String,
@@ -74,8 +60,8 @@ pub async fn page(visitor: Visitor, Path(id): Path<String>, RawQuery(query): Raw
     let asked = [("key", key.id.as_str()), ("outcome", outcome), ("limit", DECISIONS)];
     let decisions = decisions::get(client, &asked, frame.now).await.map(|(decisions, _)| decisions).unwrap_or_default();
     let day = Day::get(client, &[("key", &key.id)], frame.now).await.ok();
-    let suggestion: Option<Suggestion> = client.get(&["keys", &key.id, "suggestion"], &[]).await.ok();
-    let (events, _) = trail::get(client, &["keys", &key.id, "events"], &[("limit", EVENTS)], frame.now).await?;
+    let suggestion: Option<SuggestedScopes> = client.get(&["keys", &key.id, "suggestion"], &[]).await.ok();
+    let (events, _) = trail::get(client, &["keys", &key.id, "events"], &[("limit", EVENTS)], Some(&key.account), frame.now).await?;
     Ok(answer(&Page {
         key: Shown::new(key, frame.now),
         permissions: permissions.items,

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Json;
@@ -23,11 +24,14 @@ use super::{Caller, Manage, Shared};
 use crate::authorize::explain::explain;
 use crate::authorize::manage::Subject;
 use crate::authorize::verdict::{Outcome, Reason};
-use crate::key::Mode;
-use crate::recorded::{Again, Filter, Record, RecordId, Recorder, Told};
+use crate::key::{AccountId, KeyId, Mode};
+use crate::policy::Route;
+use crate::recorded::{Again, Filter, Record, RecordId, Recorder, Tally, Told};
 
 /// Decisions that an export reads at a time.
 const CHUNK: usize = 500;
+/// Keys, routes and addresses that are busiest.
+const BUSIEST: usize = 10;
 /// Minutes that are counted together, unless the caller says otherwise.
 const STEP: i64 = 60;
 
@@ -223,6 +227,117 @@ pub(super) async fn count_decisions(
     let items =
         counted.into_iter().map(|(from, totals)| Count { from, reasons: totals.reasons, actions: totals.actions });
     Ok(Json(Counts { items: items.collect() }))
+}
+
+/// What is asked of the busiest.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct TopFilter {
+    /// Those with this key: `key_…`.
+    key: Option<String>,
+    /// Those with a key of this account: `acct_…`.
+    account: Option<String>,
+    /// Those with a key of this mode: `live` or `test`.
+    mode: Option<Mode>,
+}
+
+/// Who calls most, and what. Of recorded decisions, of which older ones are samples.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct TopDecisions {
+    /// When the oldest of these decisions was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub(crate) since: Option<Timestamp>,
+    /// How many were counted.
+    pub(crate) recorded: u64,
+    pub(crate) keys: Vec<TopKey>,
+    pub(crate) routes: Vec<TopRoute>,
+    pub(crate) addresses: Vec<TopAddress>,
+}
+
+/// Decisions by their outcome.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct Outcomes {
+    pub(crate) allow: u64,
+    pub(crate) unauthenticated: u64,
+    pub(crate) forbidden: u64,
+}
+
+impl From<Tally> for Outcomes {
+    fn from(tally: Tally) -> Self {
+        let Tally { allow, unauthenticated, forbidden } = tally;
+        Self { allow, unauthenticated, forbidden }
+    }
+}
+
+/// A busy key.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct TopKey {
+    /// `key_…`.
+    pub(crate) key: String,
+    /// Not there where the key is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
+    /// Whose key it is: `acct_…`.
+    pub(crate) account: String,
+    #[serde(flatten)]
+    pub(crate) outcomes: Outcomes,
+}
+
+/// A busy route.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct TopRoute {
+    pub(crate) action: String,
+    /// Its method and path, where the policies in force still have the action.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) route: Option<String>,
+    #[serde(flatten)]
+    pub(crate) outcomes: Outcomes,
+}
+
+/// A busy address.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct TopAddress {
+    pub(crate) address: String,
+    #[serde(flatten)]
+    pub(crate) outcomes: Outcomes,
+}
+
+/// The ten busiest keys, routes and addresses among the recorded decisions.
+#[utoipa::path(
+    get, path = "/v1/decisions/top", tag = "decisions", operation_id = "listTopDecisions", params(TopFilter),
+    responses((status = 200, body = TopDecisions), Refusals)
+)]
+pub(super) async fn list_top_decisions(
+    State(manage): State<Shared>,
+    caller: Caller,
+    Params(given): Params<TopFilter>,
+) -> Result<Json<TopDecisions>, Refusal> {
+    let filter = Filter { mode: given.mode, ..whose(&manage, &caller, given.key.as_deref(), given.account.as_deref())? };
+    let recorder = recorder(&manage)?;
+    let top = tokio::task::spawn_blocking(move || recorder.top(&filter, BUSIEST)).await;
+    let top = top.map_err(|error| Refusal::internal(&error))?;
+    let key = |((key, account), tally): ((KeyId, AccountId), Tally)| TopKey {
+        key: key.to_string(),
+        name: manage.ledger().ring().key(&key).map(|live| live.key.name.to_string()),
+        account: account.to_string(),
+        outcomes: tally.into(),
+    };
+    let route = |(action, tally): (Arc<str>, Tally)| TopRoute {
+        route: caller.revision.routes().find(|route| route.action_name == action).map(Route::to_string),
+        action: action.to_string(),
+        outcomes: tally.into(),
+    };
+    let address =
+        |(address, tally): (IpAddr, Tally)| TopAddress { address: address.to_string(), outcomes: tally.into() };
+    Ok(Json(TopDecisions {
+        since: top.since,
+        recorded: top.recorded,
+        keys: top.keys.into_iter().map(key).collect(),
+        routes: top.actions.into_iter().map(route).collect(),
+        addresses: top.addresses.into_iter().map(address).collect(),
+    }))
 }
 
 /// Every recorded decision, the oldest first, as JSON lines, for `keyward policy replay --from`.

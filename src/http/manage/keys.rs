@@ -22,7 +22,8 @@ use super::{Caller, Manage, Shared, blocking};
 use crate::authorize::credentials::Credentials;
 use crate::authorize::manage::Subject;
 use crate::authorize::path::normalise;
-use crate::authorize::{Call, Caller as Calling, RequestLine, Stated, Transport, authorize_by};
+use crate::authorize::verdict::Outcome;
+use crate::authorize::{Call, Caller as Calling, RequestLine, Stated, Transport, authorize, authorize_by};
 use crate::key::{EnvironmentId, Key, KeyError, KeyId, KeyUpdate, Kind, Mode, NewKey, Scope};
 use crate::ledger::{Ledger, Once};
 use crate::policy::{Revision, Route};
@@ -527,6 +528,22 @@ pub(super) async fn get_key_permissions(
     };
     let items = revision.routes().map(permission).collect();
     Ok(Json(Permissions { revision: revision.digest_text().to_owned(), items }))
+}
+
+/// How many routes a caller may use, about an item of its own.
+pub(super) fn permitted(revision: &Arc<Revision>, calling: &Calling, now: Timestamp) -> usize {
+    let is_permitted = |route: &&Route| {
+        let target = filled(revision, route, "item");
+        let call = Call {
+            credentials: Credentials::None,
+            transport: Transport::Secure,
+            address: None,
+            line: Some(RequestLine { method: &route.method, target: &target }),
+            stated: Stated { item: None, environment: None },
+        };
+        authorize(&call, calling.clone(), revision, now).reason.outcome() == Outcome::Allow
+    };
+    revision.routes().filter(is_permitted).count()
 }
 
 /// A path of a route, about the item where a path can name it; else any text stands in its place.

@@ -10,6 +10,7 @@ mod backup;
 pub(crate) mod decisions;
 mod events;
 pub mod explain;
+pub(crate) mod figures;
 mod input;
 mod key_list;
 pub(crate) mod keys;
@@ -17,9 +18,11 @@ mod leaks;
 mod live;
 pub(crate) mod me;
 mod once;
+pub(crate) mod playground;
 pub(crate) mod policies;
 mod refusal;
 pub(crate) mod shadow;
+pub(crate) mod suggestion;
 mod transfer;
 pub(crate) mod users;
 pub(crate) mod view;
@@ -42,7 +45,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
 
 pub use self::live::READERS;
@@ -105,6 +108,11 @@ pub struct Manage {
     readers: Arc<tokio::sync::Semaphore>,
     /// Turns true when the daemon ends.
     stop: watch::Receiver<bool>,
+    started_at: Timestamp,
+    /// Those who may wait for an edit to be checked.
+    playground: tokio::sync::Semaphore,
+    /// Held by whoever has an edit checked, for as long as that takes.
+    playing: tokio::sync::Mutex<()>,
 }
 
 type Shared = Arc<Manage>;
@@ -132,8 +140,26 @@ impl Manage {
         let Parts { pdp, activator, recorder, shadow, cost, proxies, soon, stop } = parts;
         let (throttle, recent) = (Throttle::new(), Recent::default());
         let passwords = tokio::sync::Semaphore::new(2);
+        let started_at = Timestamp::now();
         let readers = Arc::new(tokio::sync::Semaphore::new(live::READERS));
-        Self { pdp, activator, recorder, shadow, cost, throttle, recent, proxies, passwords, soon, readers, stop }
+        let playground = tokio::sync::Semaphore::new(playground::MOST);
+        Self {
+            pdp,
+            activator,
+            recorder,
+            shadow,
+            cost,
+            throttle,
+            recent,
+            proxies,
+            passwords,
+            soon,
+            readers,
+            stop,
+            started_at,
+            playground,
+            playing: tokio::sync::Mutex::default(),
+        }
     }
 
     /// The routes, with the document that describes them at `/openapi.json`.
@@ -209,6 +235,7 @@ fn operations() -> OpenApiRouter<Shared> {
         .routes(routes!(keys::list_all_keys))
         .routes(routes!(keys::get_key, keys::update_key))
         .routes(routes!(keys::get_key_permissions))
+        .routes(routes!(suggestion::suggest_scopes))
         .routes(routes!(keys::disable_key))
         .routes(routes!(keys::enable_key))
         .routes(routes!(keys::revoke_key))
@@ -217,11 +244,14 @@ fn operations() -> OpenApiRouter<Shared> {
         .routes(routes!(events::list_events))
         .routes(routes!(events::export_events))
         .routes(routes!(events::list_account_events))
+        .routes(routes!(events::export_account_events))
         .routes(routes!(events::list_key_events))
         .routes(routes!(decisions::list_decisions))
         .routes(routes!(decisions::count_decisions))
         .routes(routes!(decisions::export_decisions))
         .routes(routes!(live::watch_decisions))
+        .routes(routes!(decisions::list_top_decisions))
+        .routes(routes!(figures::get_figures))
         .routes(routes!(decisions::get_decision))
         .routes(routes!(decisions::explain_decision))
         .routes(routes!(shadow::get_shadow))
@@ -230,6 +260,7 @@ fn operations() -> OpenApiRouter<Shared> {
         .routes(routes!(policies::get_revision))
         .routes(routes!(policies::roll_back))
         .routes(routes!(policies::approve))
+        .routes(routes!(playground::check_policies).layer(DefaultBodyLimit::max(playground::LARGEST)))
         .routes(routes!(explain::explain_call))
         .routes(routes!(backup::back_up_all))
         .routes(routes!(transfer::export_all))

@@ -51,7 +51,7 @@ impl AccountView {
 }
 
 /// How a key stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyState {
     /// It works.
@@ -67,6 +67,20 @@ pub enum KeyState {
 }
 
 impl KeyState {
+    /// The word.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Disabled => "disabled",
+            Self::Expired => "expired",
+            Self::Compromised => "compromised",
+            Self::Revoked => "revoked",
+        }
+    }
+
+    /// Every state.
+    pub const ALL: [Self; 5] = [Self::Active, Self::Disabled, Self::Expired, Self::Compromised, Self::Revoked];
+
     pub fn of(key: &Key, now: Timestamp) -> Self {
         match key.status(&key.secret, now) {
             Status::Good => Self::Active,
@@ -219,6 +233,12 @@ pub struct Page<T> {
     /// How many there are on all pages; where they are counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total: Option<usize>,
+}
+
+impl<T> Default for Page<T> {
+    fn default() -> Self {
+        Self { items: Vec::new(), next: None }
+    }
 }
 
 impl<T> Page<T> {
