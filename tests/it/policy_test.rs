@@ -107,7 +107,7 @@ fn an_example_that_fails_is_told_with_the_way_to_the_decision() {
         resource              = Resource::\"res_1\" in {environment}
         principal.environment = {environment}
 
-0 passed, 1 failed, 66 filtered out
+0 passed, 1 failed, 67 filtered out
 "
     );
     assert_eq!(said, expected);
