@@ -165,8 +165,7 @@ impl Daemon {
         let admin =
             Admin { pdp: Arc::clone(&pdp), activator: Arc::clone(&activator), soon: config.rotation.warn_ahead() };
         let api = admin.router().merge(manage);
-        let dashboard = Dashboard::new(api.clone(), config.admin.trusted_proxies.clone());
-        let admin = api.merge(dashboard.router());
+        let admin = Dashboard::over(api, config.admin.trusted_proxies.clone());
         let admin_limits = Limits { connections: limits.connections.min(ADMIN_CONNECTIONS), ..limits };
         let admin = Server::new(admin, admin_limits).gauge(metrics.connections("admin"));
         let (stop_forgetting, stop_writing, stop_reminding) = (stop.clone(), stop.clone(), stop.clone());

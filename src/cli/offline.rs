@@ -18,7 +18,7 @@ use super::terminal::say;
 use crate::config::Config;
 use crate::key::{AccountId, Cost, Key, KeyId, LastUsed, Mint, NewKey, Scope};
 use crate::ledger::Ledger;
-use crate::people::NewUser;
+use crate::people::{NewUser, Password, PasswordHash};
 use crate::policy::{Bundle, Revision};
 use crate::store::SledStore;
 use crate::trail::By;
@@ -138,22 +138,37 @@ pub(super) fn run(given: Offline) -> Result<(), Failure> {
     }
 }
 
-/// Someone who can name the others, and their token.
-pub(super) fn operator(ledger: &Ledger, email: &str, name: &str, cost: Cost, made_by: &str) -> Result<Mint, Failure> {
+/// Someone who can name the others, with their token and a first password.
+pub(super) fn operator(
+    ledger: &Ledger,
+    email: &str,
+    name: &str,
+    cost: Cost,
+    made_by: &str,
+) -> Result<(Mint, Zeroizing<String>), Failure> {
     let by = By::console(Timestamp::now());
+    let password = Password::made().map_err(|error| Failure::new(error.to_string()))?;
+    let hash = PasswordHash::hash(&Password::chosen(&password, &email.parse()?)?)?;
     let new = NewUser { email: email.into(), name: name.into(), operator: true, roles: BTreeMap::new() };
-    let operator = ledger.create_user(new, None, None, &by)?;
+    let operator = ledger.create_user(new, Some(hash), None, &by)?;
     let (_, mint) = ledger.create_token(&operator.user.id, made_by, None, cost, None, &by)?;
-    Ok(mint)
+    Ok((mint, password))
 }
 
 fn create_operator(configuration: &Configuration, email: &str, name: &str) -> Result<(), Failure> {
     let config = configuration.load(vec![])?;
-    let token = operator(&open(&config)?, email, name, config.argon2.cost(), "keyward offline users create")?;
-    say(&Zeroizing::new(format!(
-        "The operator {email} may manage everything with this token, which is shown this once:\n\n  {}\n",
+    let made = operator(&open(&config)?, email, name, config.argon2.cost(), "keyward offline users create")?;
+    say(&Zeroizing::new(shown_to_operator(email, &made)))
+}
+
+/// What an operator is told of their token and password.
+pub(super) fn shown_to_operator(email: &str, (token, password): &(Mint, Zeroizing<String>)) -> String {
+    format!(
+        "The operator {email} may manage everything. Shown this once:\n\n  password  {}   (for the Dashboard; change it there)\n  \
+         token     {}   (for scripts and the command line)\n",
+        password.as_str(),
         token.expose()
-    )))
+    )
 }
 
 fn open(config: &Config) -> Result<Ledger, Failure> {

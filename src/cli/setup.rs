@@ -59,19 +59,20 @@ pub(super) fn init(given: &Init) -> Result<(), Failure> {
         .map_err(|error| at(&file, error))?;
     out.write_all(config::TEMPLATE.as_bytes()).and_then(|()| out.sync_all()).map_err(|error| at(&file, error))?;
     let ledger = Ledger::load(Arc::new(SledStore::open(&data)?))?;
-    let token = offline::operator(&ledger, operator, "Operator", Cost::default(), "keyward init")?;
+    let made = offline::operator(&ledger, operator, "Operator", Cost::default(), "keyward init")?;
     let config = file.display();
     say(&zeroize::Zeroizing::new(format!(
         "Made {config}, {}, and the schema and policies of an example API beside them.\n\n\
-         The operator {operator} may manage everything with this token, which is shown this once:\n\n  {}\n\nNext:\n  \
+         {}\nNext:\n  \
          1. Describe your API in {}, and who may do what in {}.\n  \
          2. keyward policy check --config {config}\n  \
          3. keyward serve --config {config}\n  \
-         4. With the token in the environment, as KEYWARD_TOKEN: keyward accounts create \"My account\"\n",
+         4. Sign in to the Dashboard at http://{}, or with the token in the environment, as KEYWARD_TOKEN: keyward accounts create \"My account\"\n",
         data.display(),
-        token.expose(),
+        offline::shown_to_operator(operator, &made),
         folder.join("schemas").display(),
         folder.join("policies").display(),
+        Config::default().admin.addr,
     )))
 }
 

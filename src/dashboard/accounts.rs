@@ -72,7 +72,8 @@ pub async fn create(Posted { visitor, fields }: Posted) -> Answer {
     match call.once(fields.text("once")).send::<NewAccount>().await {
         Ok(made) => {
             visitor.tell(format!("The account “{}” was created.", made.account.name));
-            let fresh = made.keys.into_iter().filter_map(|key| Some(super::session::Fresh { of: key.id, token: key.token? }));
+            let fresh =
+                made.keys.into_iter().filter_map(|key| Some(super::session::Fresh { of: key.id, token: key.token? }));
             visitor.keep(fresh.collect());
             Ok(see_other(&format!("/accounts/{}", made.account.id)))
         }

@@ -132,7 +132,9 @@ impl Client {
         let given: Vec<_> = query.iter().filter(|(_, value)| !value.is_empty()).collect();
         if !given.is_empty() {
             target.push('?');
-            target = form_urlencoded::Serializer::for_suffix(target.clone(), target.len()).extend_pairs(given.iter().copied()).finish();
+            target = form_urlencoded::Serializer::for_suffix(target.clone(), target.len())
+                .extend_pairs(given.iter().copied())
+                .finish();
         }
         let mut headers = HeaderMap::new();
         let bearer = self.token.as_ref().map(|token| Zeroizing::new(format!("Bearer {}", **token)));
@@ -193,6 +195,13 @@ impl Call<'_> {
         let status = response.status();
         let problem: Result<Problem, Problem> = read(response).await;
         Err(problem.unwrap_or_else(|_| Problem::internal(&format!("the API answered {status}"))))
+    }
+}
+
+/// Adds a field to what is sent.
+pub fn set(body: &mut Value, name: &str, value: impl Into<Value>) {
+    if let Some(fields) = body.as_object_mut() {
+        fields.insert(name.to_owned(), value.into());
     }
 }
 

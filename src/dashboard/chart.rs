@@ -11,8 +11,8 @@ use crate::http::manage::decisions::Counts;
 
 /// Minutes of a bar.
 const STEP: i64 = 30;
-/// Bars of a picture: those of a day.
-const BARS: usize = 48;
+/// Bars of a picture: those of a day, which begins and ends within one.
+const BARS: usize = 49;
 /// The picture's size.
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 170.0;
@@ -141,7 +141,9 @@ fn drawn(bars: &[[u64; 3]], newest: i64) -> (Vec<Block>, Vec<Mark>) {
 fn times(newest: i64) -> Vec<Mark> {
     let each = (WIDTH - LEFT) / BARS as f64;
     let hours = (0..BARS).filter(|place| began(newest, *place).as_second().rem_euclid(4 * 3600) == 0);
-    hours.map(|place| Mark { at: LEFT + each * place as f64, text: began(newest, place).strftime("%H:%M").to_string() }).collect()
+    hours
+        .map(|place| Mark { at: LEFT + each * place as f64, text: began(newest, place).strftime("%H:%M").to_string() })
+        .collect()
 }
 
 /// A round figure that is at least this: 2, 4, 6, 8, 10, 20 …
@@ -164,7 +166,8 @@ mod tests {
         let counts: Counts = serde_json::from_value(serde_json::json!({ "items": [
             { "from": at(1430), "reasons": { "allowed": 1 }, "actions": {} },
             { "from": at(5), "reasons": { "allowed": 9_000, "scope_missing": 1, "key_unknown": 20 }, "actions": {} },
-        ]})).unwrap();
+        ]}))
+        .unwrap();
         let day = Day::of(&counts, now);
         assert_eq!(day.totals, [9_001, 20, 1]);
         assert_eq!(day.denials, [("key_unknown".to_owned(), 20), ("scope_missing".to_owned(), 1)]);

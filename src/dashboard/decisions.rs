@@ -13,7 +13,7 @@ use super::fields::Fields;
 use super::frame::{Frame, Section, page as answer};
 use super::show::{Moment, with};
 use super::visitor::{Answer, Visitor};
-use crate::authorize::explain::{Examined, Explanation, State, Step};
+use crate::authorize::explain::{Examined, Explanation, State};
 use crate::authorize::verdict::Reason;
 use crate::http::manage::view::{KeyView, Page as ListOf};
 use crate::key::Mode;
@@ -23,8 +23,12 @@ use crate::recorded::Told;
 const PAGE: &str = "50";
 
 /// What became of a call, and what that is called.
-pub const OUTCOMES: [(&str, &str); 4] =
-    [("", "Every outcome"), ("allow", "Allowed"), ("unauthenticated", "Unauthenticated (401)"), ("forbidden", "Forbidden (403)")];
+pub const OUTCOMES: [(&str, &str); 4] = [
+    ("", "Every outcome"),
+    ("allow", "Allowed"),
+    ("unauthenticated", "Unauthenticated (401)"),
+    ("forbidden", "Forbidden (403)"),
+];
 
 /// A decision, as pages show it.
 pub struct Decision {
@@ -79,7 +83,11 @@ impl Decision {
 }
 
 /// Some decisions, the newest first.
-pub async fn get(client: &Client, query: &[(&str, &str)], now: Timestamp) -> Result<(Vec<Decision>, Option<String>), Problem> {
+pub async fn get(
+    client: &Client,
+    query: &[(&str, &str)],
+    now: Timestamp,
+) -> Result<(Vec<Decision>, Option<String>), Problem> {
     let page: ListOf<Told> = client.get(&["decisions"], query).await?;
     let mut decisions: Vec<_> = page.items.into_iter().map(|told| Decision::new(told, now)).collect();
     let mut names = HashMap::new();
@@ -123,7 +131,11 @@ struct Route {
 }
 
 /// Of an account, in one mode.
-pub async fn of_account(visitor: Visitor, Path((account, mode)): Path<(String, Mode)>, RawQuery(query): RawQuery) -> Answer {
+pub async fn of_account(
+    visitor: Visitor,
+    Path((account, mode)): Path<(String, Mode)>,
+    RawQuery(query): RawQuery,
+) -> Answer {
     let frame = Frame::about(&visitor, Section::Decisions, "Decisions", &account, mode, Some("/decisions")).await?;
     let base = format!("/accounts/{account}/{mode}/decisions");
     list(&visitor, frame, base, &[("account", &account), ("mode", mode.as_str())], query).await
@@ -207,11 +219,6 @@ pub struct Why {
 }
 
 impl Why {
-    /// Whether a step went well, as a class.
-    pub fn class(&self, step: &Step) -> &'static str {
-        if step.passed { "good" } else { "bad" }
-    }
-
     /// The policies in play.
     pub fn policies(&self) -> Vec<Inquired<'_>> {
         self.explanation.policies.iter().map(|examined| Inquired { examined }).collect()

@@ -160,7 +160,8 @@ impl Frame {
         let frame = Self::new(visitor, section, title).await?;
         let account: AccountView = visitor.client.get(&["accounts", account], &[]).await?;
         let can = Operations::on(&visitor.client, "account", &account.id).await?;
-        let modes = path.map(|path| [Mode::Live, Mode::Test].map(|mode| (mode, format!("/accounts/{}/{mode}{path}", account.id))));
+        let modes = path
+            .map(|path| [Mode::Live, Mode::Test].map(|mode| (mode, format!("/accounts/{}/{mode}{path}", account.id))));
         let is_closed = account.closed_at.is_some();
         let place = Place { id: account.id, name: account.name, is_closed, mode, modes, can };
         Ok(Self { place: Some(place), ..frame })
@@ -212,16 +213,6 @@ impl Frame {
         let allowed = all.into_iter().filter(|(operation, ..)| can.has(operation));
         allowed.map(|(_, section, name, href)| Link { href, name, is_here: section == self.section }).collect()
     }
-
-    /// Where the style sheet is.
-    pub fn style(&self) -> &'static str {
-        assets::style()
-    }
-
-    /// Where the script is.
-    pub fn script(&self) -> &'static str {
-        assets::script()
-    }
 }
 
 /// What is not in force although it was saved.
@@ -238,7 +229,10 @@ async fn policy_banners(visitor: &Visitor, now: Timestamp) -> Result<Vec<Banner>
     });
     let waiting = standing.waiting.map(|waiting| Banner {
         is_urgent: false,
-        title: format!("An edit of the policies waits for approval since {}: somebody could do more.", Moment::new(waiting.since, now)),
+        title: format!(
+            "An edit of the policies waits for approval since {}: somebody could do more.",
+            Moment::new(waiting.since, now)
+        ),
         detail: None,
         link: Some((format!("/policies/history/{}", waiting.digest), "Look at it")),
     });

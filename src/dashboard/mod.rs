@@ -2,7 +2,7 @@
 //!
 //! It is a client of the management API in the same process: each page and each form makes the API's calls with the
 //! token of the person who is signed in, so that what they may see and do is what the API answers, and nothing is
-//! decided here. The token stays in this process; a browser holds a cookie that names the [`session`].
+//! decided here. The token stays in this process; a browser holds a cookie that names the session (`session.rs`).
 //!
 //! Pages are made of templates, which escape what they show. Every form is a POST that carries its session's token
 //! against forgery, and is answered by a redirection; what is shown once is held in the session until the page after
@@ -33,16 +33,17 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use axum::routing::{get, post};
 use ipnet::IpNet;
 
-use self::api::Api;
+use self::api::{Api, Problem};
 use self::session::Sessions;
+use crate::http::manage;
 
 /// Bytes of a form: policies are edited in one.
 const FORM_BYTES: usize = 4 << 20;
@@ -62,13 +63,13 @@ pub struct Dashboard {
 type Shared = Arc<Dashboard>;
 
 impl Dashboard {
-    /// The pages over the management API that `api` serves.
-    pub fn new(api: Router, proxies: Vec<IpNet>) -> Self {
-        Self { api: Api::new(api), sessions: Sessions::default(), proxies }
+    /// The management API that `api` serves, and the pages over it.
+    pub fn over(api: Router, proxies: Vec<IpNet>) -> Router {
+        let dashboard = Self { api: Api::new(api.clone()), sessions: Sessions::default(), proxies };
+        api.merge(dashboard.router()).fallback(nothing_there)
     }
 
-    /// The routes.
-    pub fn router(self) -> Router {
+    fn router(self) -> Router {
         let pages = Router::new()
             .route("/", get(overview::front))
             .route("/sign-in", get(sign_in::page).post(sign_in::submit))
@@ -127,9 +128,22 @@ impl Dashboard {
     }
 }
 
+/// What is told of a path that nothing is at: a page to a browser, a problem document to everybody else.
+async fn nothing_there(headers: HeaderMap) -> Response {
+    let accepted = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
+    if accepted.is_some_and(|accepted| accepted.contains("text/html")) {
+        with_headers(frame::refused(&Problem::not_found()))
+    } else {
+        manage::nothing_there()
+    }
+}
+
 /// Headers of every page.
 async fn guarded(request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
+    with_headers(next.run(request).await)
+}
+
+fn with_headers(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     for (name, value) in [

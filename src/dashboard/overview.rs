@@ -132,8 +132,8 @@ async fn top(visitor: &Visitor, query: &[(&str, &str)]) -> Vec<Busiest> {
 }
 
 /// Milliseconds, as people write short times.
-pub fn short(milliseconds: &Option<f64>) -> String {
-    match *milliseconds {
+pub fn short(milliseconds: Option<f64>) -> String {
+    match milliseconds {
         None => "–".into(),
         Some(ms) if ms < 1.0 => format!("{:.0} µs", ms * 1_000.0),
         Some(ms) => format!("{ms:.1} ms"),

@@ -6,7 +6,7 @@ use axum::http::Method;
 use serde_json::{Value, json};
 
 use super::access::Operations;
-use super::api::Problem;
+use super::api::{Problem, set};
 use super::fields::Fields;
 use super::frame::{Frame, Section, page as answer};
 use super::show::with;
@@ -93,10 +93,10 @@ pub async fn create(Posted { visitor, fields }: Posted) -> Answer {
         "operator": fields.is_ticked("operator"),
     });
     if !fields.raw("password").is_empty() {
-        asked["password"] = fields.raw("password").into();
+        set(&mut asked, "password", fields.raw("password"));
     }
     if let Some(account) = fields.given("account") {
-        asked["roles"] = json!({ account: fields.given("role").unwrap_or("viewer") });
+        set(&mut asked, "roles", json!({ account: fields.given("role").unwrap_or("viewer") }));
     }
     let made: Result<UserView, Problem> = visitor.client.post(&["users"], &asked).await;
     match made {

@@ -10,11 +10,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use similar::{ChangeTag, TextDiff};
 
-use super::api::{Client, Problem};
+use super::api::{Client, Problem, set};
 use super::decisions::{Explained, Why};
 use super::fields::Fields;
 use super::frame::{Frame, Section, page as answer, page_with};
-use super::source::{Line, lines};
+use super::source::{Line, is_cedar, lines};
 use super::visitor::{Answer, Posted, Visitor, see_other};
 use crate::activate::{Report, Source};
 use crate::http::manage::playground::CheckedPolicies;
@@ -311,11 +311,23 @@ pub async fn revision(visitor: Visitor, Path(digest): Path<String>) -> Answer {
     if let Some(waiting) = in_force.report.waiting.filter(|waiting| waiting.digest.to_string() == digest) {
         let (summary, waits) = (waiting.comparison.summary, true);
         let (files, differences) = (Vec::new(), Vec::new());
-        return Ok(answer(&One { frame, here: "/policies/history", revision: None, digest, summary, waits, files, differences }));
+        return Ok(answer(&One {
+            frame,
+            here: "/policies/history",
+            revision: None,
+            digest,
+            summary,
+            waits,
+            files,
+            differences,
+        }));
     }
     let whole = revision_of(&visitor.client, &digest).await?;
     let all: Revisions = visitor.client.get(&["policies", "history"], &[]).await?;
-    let place = all.items.iter().position(|revision| revision.digest == whole.revision.digest && revision.since == whole.revision.since);
+    let place = all
+        .items
+        .iter()
+        .position(|revision| revision.digest == whole.revision.digest && revision.since == whole.revision.since);
     let before = place.and_then(|place| all.items.get(place + 1));
     let before = match before {
         Some(before) => Some(revision_of(&visitor.client, &before.digest).await?),
@@ -336,7 +348,13 @@ pub async fn revision(visitor: Visitor, Path(digest): Path<String>) -> Answer {
 
 /// Goes back to a revision.
 pub async fn roll_back(Posted { visitor, fields }: Posted) -> Answer {
-    order(&visitor, "rollback", fields.text("digest"), "This revision is in force again, until the files on disk change.").await
+    order(
+        &visitor,
+        "rollback",
+        fields.text("digest"),
+        "This revision is in force again, until the files on disk change.",
+    )
+    .await
 }
 
 /// Brings what waits into force.
@@ -373,8 +391,6 @@ struct Verdict {
     status: u16,
     reason: String,
     message: String,
-    #[serde(default)]
-    missing_scopes: Vec<String>,
 }
 
 struct Outcome {
@@ -415,16 +431,16 @@ fn asked(fields: &Fields, path: &str) -> Value {
     let mut asked = json!({ "method": fields.given("method").unwrap_or("GET"), "path": path });
     for name in ["scheme", "ip"] {
         if let Some(value) = fields.given(name) {
-            asked[name] = value.into();
+            set(&mut asked, name, value);
         }
     }
     match fields.text("who") {
         "" | "nobody" => {}
-        "key" => asked["key"] = fields.text("key").into(),
+        "key" => set(&mut asked, "key", fields.text("key")),
         kind => {
             let scopes = if kind == "restricted" { fields.all("scope") } else { Vec::new() };
             let mode = fields.given("mode").unwrap_or("live");
-            asked["suppose"] = json!({ "kind": kind, "mode": mode, "scopes": scopes });
+            set(&mut asked, "suppose", json!({ "kind": kind, "mode": mode, "scopes": scopes }));
         }
     }
     asked
@@ -474,7 +490,7 @@ async fn ground(
     let in_force = InForce::get(&visitor.client).await?;
     let whole = revision_of(&visitor.client, &in_force.report.active.digest.to_string()).await?;
     let paths: Vec<String> = whole.files.keys().cloned().collect();
-    let is_policy = |path: &&String| path.starts_with("policies/") && path.ends_with(".cedar");
+    let is_policy = |path: &&String| path.starts_with("policies/") && is_cedar(path);
     let first = paths.iter().find(|path| is_policy(path) && !path.contains("management")).or(paths.first());
     let path = if path.is_empty() { first.cloned().unwrap_or_default() } else { path.to_owned() };
     let text = text.map_or_else(|| whole.files.get(&path).cloned().unwrap_or_default(), str::to_owned);
@@ -483,7 +499,16 @@ async fn ground(
         Some(Ok(checked)) => (Some(checked), None),
         Some(Err(problem)) => (None, Some(problem)),
     };
-    Ok(Playground { frame, here: "/policies/playground", paths, path, text, problem, checked, policies: in_force.policies })
+    Ok(Playground {
+        frame,
+        here: "/policies/playground",
+        paths,
+        path,
+        text,
+        problem,
+        checked,
+        policies: in_force.policies,
+    })
 }
 
 /// What would become of an edit, which is not made.

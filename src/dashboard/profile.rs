@@ -53,7 +53,11 @@ pub async fn set_password(Posted { visitor, fields }: Posted) -> Answer {
         }
         // A wrong password is no reason to sign the person out.
         Err(problem) if problem.is_about_input() || problem.code == "sign_in_failed" => {
-            visitor.warn(if problem.status == 401 { "The password so far is wrong. Nothing was changed.".into() } else { problem.detail });
+            visitor.warn(if problem.status == 401 {
+                "The password so far is wrong. Nothing was changed.".into()
+            } else {
+                problem.detail
+            });
             Ok(see_other("/me"))
         }
         Err(problem) => Err(problem.into()),

@@ -105,7 +105,13 @@ impl Sessions {
     ///
     /// # Errors
     /// When the system gives no randomness.
-    pub fn begin(&self, user: &str, token: Zeroizing<String>, token_id: String, now: Instant) -> Result<Cookie, getrandom::Error> {
+    pub fn begin(
+        &self,
+        user: &str,
+        token: Zeroizing<String>,
+        token_id: String,
+        now: Instant,
+    ) -> Result<Cookie, getrandom::Error> {
         let (cookie, csrf) = (random()?, random()?);
         let mut held = self.held();
         held.retain(|_, session| !session.is_over(now));
@@ -195,7 +201,7 @@ mod tests {
         let cookie = begin(&sessions, "usr_1", start);
         let mut now = start;
         for _ in 0..11 {
-            now += IDLE - Duration::from_secs(1);
+            now += Duration::from_mins(59);
             assert!(sessions.find(&cookie, now).is_some());
         }
         assert!(sessions.find(&cookie, now + IDLE).is_none(), "it rested");
@@ -251,7 +257,7 @@ mod tests {
         let (sessions, start) = (Sessions::default(), Instant::now());
         let cookies: Vec<_> =
             (0..=MOST_OF_ONE).map(|n| begin(&sessions, "usr_1", start + Duration::from_secs(n as u64))).collect();
-        let now = start + Duration::from_secs(60);
+        let now = start + Duration::from_mins(1);
         let alive = cookies.iter().filter(|cookie| sessions.find(cookie, now).is_some()).count();
         assert_eq!(alive, MOST_OF_ONE);
         assert!(sessions.find(&cookies[0], now).is_none());

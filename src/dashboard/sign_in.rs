@@ -12,7 +12,7 @@ use serde_json::json;
 use super::Shared;
 use super::api::Problem;
 use super::assets;
-use super::frame::{page_with, page as answer};
+use super::frame::{page as answer, page_with};
 use super::visitor::{Answer, Browser, Open, Posted, Visitor, see_other};
 use crate::http::manage::users::SignedIn;
 use crate::http::manage::view::TokenView;

@@ -1,6 +1,7 @@
 //! The text of a policy file, with its parts told apart.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::LazyLock;
 
 use crate::policy::tokens;
@@ -18,17 +19,24 @@ pub struct Piece {
 pub type Line = Vec<Piece>;
 
 static KEYWORDS: LazyLock<HashSet<&str>> = LazyLock::new(|| {
-    let policies = ["permit", "forbid", "when", "unless", "if", "then", "else", "in", "like", "has", "is", "true", "false"];
-    let schema = ["namespace", "entity", "action", "type", "enum", "appliesTo", "principal", "resource", "context", "tags"];
+    let policies =
+        ["permit", "forbid", "when", "unless", "if", "then", "else", "in", "like", "has", "is", "true", "false"];
+    let schema =
+        ["namespace", "entity", "action", "type", "enum", "appliesTo", "principal", "resource", "context", "tags"];
     policies.into_iter().chain(schema).collect()
 });
+
+/// Whether a file of this path holds policies or a schema.
+pub fn is_cedar(path: &str) -> bool {
+    Path::new(path).extension().is_some_and(|ending| ending == "cedar" || ending == "cedarschema")
+}
 
 /// The lines of a file. Only Cedar has parts that are told apart.
 pub fn lines(path: &str, text: &str) -> Vec<Line> {
     let mut lines = Lines(vec![Vec::new()]);
-    if !(path.ends_with(".cedar") || path.ends_with(".cedarschema")) {
+    if !is_cedar(path) {
         lines.push("", text);
-        return lines.0;
+        return lines.all();
     }
     let mut before = 0;
     let mut after_at = false;
@@ -47,12 +55,18 @@ pub fn lines(path: &str, text: &str) -> Vec<Line> {
         lines.push(class, token);
     }
     lines.between(text.get(before..).unwrap_or_default());
-    lines.0
+    lines.all()
 }
 
 struct Lines(Vec<Line>);
 
 impl Lines {
+    /// Without the one behind the last line's end, which is empty.
+    fn all(mut self) -> Vec<Line> {
+        self.0.pop_if(|last| last.is_empty());
+        self.0
+    }
+
     fn push(&mut self, class: &'static str, text: &str) {
         for (at, part) in text.split('\n').enumerate() {
             if at > 0 {
@@ -92,7 +106,7 @@ mod tests {
     #[test]
     fn every_shipped_file_is_shown_as_it_is() {
         for (path, text) in crate::shipped::FILES {
-            assert_eq!(whole(&lines(path, text)), *text, "{path}");
+            assert_eq!(whole(&lines(path, text)), text.trim_end_matches('\n'), "{path}");
         }
     }
 

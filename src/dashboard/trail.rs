@@ -122,7 +122,8 @@ struct Page {
 pub async fn of_account(visitor: Visitor, Path(account): Path<String>, RawQuery(query): RawQuery) -> Answer {
     let frame = Frame::about(&visitor, Section::Events, "Events", &account, Mode::Live, None).await?;
     let can_export = frame.place.as_ref().is_some_and(|place| place.can.has("exportAccountEvents"));
-    list(&visitor, frame, &["accounts", &account, "events"], format!("/accounts/{account}/events"), can_export, query).await
+    list(&visitor, frame, &["accounts", &account, "events"], format!("/accounts/{account}/events"), can_export, query)
+        .await
 }
 
 /// Of the installation.
@@ -132,7 +133,14 @@ pub async fn of_installation(visitor: Visitor, RawQuery(query): RawQuery) -> Ans
     list(&visitor, frame, &["events"], "/installation/events".into(), can_export, query).await
 }
 
-async fn list(visitor: &Visitor, frame: Frame, path: &[&str], base: String, can_export: bool, query: Option<String>) -> Answer {
+async fn list(
+    visitor: &Visitor,
+    frame: Frame,
+    path: &[&str],
+    base: String,
+    can_export: bool,
+    query: Option<String>,
+) -> Answer {
     let fields = Fields::read(query.unwrap_or_default().as_bytes())?;
     let after = fields.text("after");
     let account = frame.place.as_ref().map(|place| place.id.as_str());

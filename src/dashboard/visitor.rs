@@ -6,6 +6,7 @@ use axum::body::Bytes;
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request};
 use axum::http::header::{COOKIE, HOST, LOCATION, ORIGIN, SET_COOKIE};
 use axum::http::request::Parts;
+use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use cookie::{Cookie, SameSite};
@@ -83,7 +84,8 @@ impl Browser {
         let headers = &parts.headers;
         let is_trusted = shared.proxies.iter().any(|network| network.contains(&peer.ip().to_canonical()));
         let mut schemes = headers.get_all(FORWARDED_PROTO).iter();
-        let is_secure = is_trusted && matches!((schemes.next(), schemes.next()), (Some(scheme), None) if scheme == "https");
+        let is_secure =
+            is_trusted && matches!((schemes.next(), schemes.next()), (Some(scheme), None) if scheme == "https");
         let address = client_address(peer.ip(), headers, &shared.proxies);
         let client = Client { api: shared.api.clone(), token: None, address };
         Ok(Self { client, is_secure, cookie: cookie_of(headers, cookie_name(is_secure)) })
@@ -175,7 +177,7 @@ impl FromRequestParts<Shared> for Visitor {
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Failure> {
         let browser = Browser::of(parts, shared)?;
         // Only what is looked at can be come back to.
-        let wanted = if parts.method == Method::GET { parts.uri.path_and_query().map(|target| target.as_str()) } else { None };
+        let wanted = parts.uri.path_and_query().filter(|_| parts.method == Method::GET).map(PathAndQuery::as_str);
         let sign_in = || Failure::SignIn(wanted.unwrap_or("/").to_owned());
         let cookie = browser.cookie.ok_or_else(sign_in)?;
         let session = shared.sessions.find(&cookie, Instant::now()).ok_or_else(sign_in)?;

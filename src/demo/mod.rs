@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 use crate::config::{Config, ProxyStyle};
 use crate::daemon::{self, Daemon};
 use crate::http::serve::{Limits, Server};
-use crate::key::{AccountId, Cost, Kind, Mint, Mode, NewKey};
+use crate::key::{AccountId, Cost, Kind, Mode, NewKey};
 use crate::ledger::{Ledger, LedgerError};
 use crate::people::{Email, NewUser, Password, PasswordHash, PeopleError, Role};
 use crate::shipped;
@@ -193,8 +193,7 @@ fn make_people(ledger: &Ledger, account: AccountId, by: &By) -> Result<Tokens, D
     let operator = new("operator@demo.test", "Demo operator", true, BTreeMap::new());
     let operator = ledger.create_user(operator, None, None, by)?;
     let (_, token) = ledger.create_token(&operator.user.id, "demo", None, Cost::default(), None, by)?;
-    // As hard to guess as a secret, because it is made like one.
-    let password = Zeroizing::new(Mint::for_user().map_err(LedgerError::from)?.expose().to_owned());
+    let password = Password::made().map_err(|error| DemoError::Setup(error.to_string()))?;
     let owner = new("owner@demo.test", "Demo owner", false, BTreeMap::from([(account, Role::Owner)]));
     let setup = |error: String| DemoError::Setup(error);
     let email: Email = owner.email.parse().map_err(|error: PeopleError| setup(error.to_string()))?;
@@ -270,6 +269,8 @@ fn announce(tokens: &Tokens, admin: SocketAddr, [https, http]: [SocketAddr; 2], 
          \x20 test publishable  {}\n\
          \x20 test secret       {}\n\
          \x20 restricted        {}   (resources:read)\n\
+         The Dashboard: http://{admin}\n\
+         \x20 {}   password {}   (owner of the account)\n\
          The operator's token\n\
          \x20 {}\n\n\
          Try\n\
@@ -285,6 +286,8 @@ fn announce(tokens: &Tokens, admin: SocketAddr, [https, http]: [SocketAddr; 2], 
         token("PK_TEST"),
         token("SK_TEST"),
         token("RK_LIVE"),
+        token("DASHBOARD_USER"),
+        token("DASHBOARD_PASSWORD"),
         token("ADMIN_TOKEN"),
         data = data.display(),
         cert = data.join("api-cert.pem").display(),

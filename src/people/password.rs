@@ -46,6 +46,25 @@ impl Password {
         Ok(password)
     }
 
+    /// A first password for somebody, of 100 bits from the system, in groups that can be read out: for them to change.
+    ///
+    /// # Errors
+    /// When the system gives no randomness.
+    pub fn made() -> Result<Zeroizing<String>, getrandom::Error> {
+        // Without the letters and digits that are taken for one another; 32, so that each is as likely.
+        const CHARACTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+        let mut bytes = Zeroizing::new([0; 20]);
+        getrandom::fill(&mut *bytes)?;
+        let mut text = Zeroizing::new(String::with_capacity(23));
+        for (at, byte) in bytes.iter().enumerate() {
+            if at > 0 && at.is_multiple_of(5) {
+                text.push('-');
+            }
+            text.extend(CHARACTERS.get(usize::from(byte % 32)).copied().map(char::from));
+        }
+        Ok(text)
+    }
+
     /// A password that somebody signs in with. A short one is looked at, too: it may have been chosen under
     /// other rules. A long one is not, since it would be work for nothing.
     ///

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::scopes::{self, Grid};
-use crate::dashboard::api::Problem;
+use crate::dashboard::api::{Problem, set};
 use crate::dashboard::fields::Fields;
 use crate::dashboard::frame::{Frame, Section, page as answer, page_with};
 use crate::dashboard::session::{Fresh, random};
@@ -17,11 +17,22 @@ use crate::http::manage::view::KeyView;
 use crate::key::Mode;
 
 /// When a key may end, and what that is called.
-pub(super) const EXPIRIES: [(&str, &str); 6] =
-    [("", "Never"), ("30", "In 30 days"), ("60", "In 60 days"), ("90", "In 90 days"), ("365", "In a year"), ("on", "On this day:")];
+pub(super) const EXPIRIES: [(&str, &str); 6] = [
+    ("", "Never"),
+    ("30", "In 30 days"),
+    ("60", "In 60 days"),
+    ("90", "In 90 days"),
+    ("365", "In a year"),
+    ("on", "On this day:"),
+];
 /// How often a key may be rotated.
-pub(super) const INTERVALS: [(&str, &str); 5] =
-    [("", "No schedule"), ("30d", "Every 30 days"), ("90d", "Every 90 days"), ("180d", "Every 180 days"), ("365d", "Every year")];
+pub(super) const INTERVALS: [(&str, &str); 5] = [
+    ("", "No schedule"),
+    ("30d", "Every 30 days"),
+    ("90d", "Every 90 days"),
+    ("180d", "Every 180 days"),
+    ("365d", "Every year"),
+];
 
 #[derive(Template)]
 #[template(path = "keys/create.html")]
@@ -50,7 +61,13 @@ impl Page {
     }
 }
 
-async fn form(visitor: &Visitor, account: &str, mode: Mode, fields: Fields, problem: Option<Problem>) -> Result<Page, Problem> {
+async fn form(
+    visitor: &Visitor,
+    account: &str,
+    mode: Mode,
+    fields: Fields,
+    problem: Option<Problem>,
+) -> Result<Page, Problem> {
     let frame = Frame::about(visitor, Section::Keys, "Create a key", account, mode, Some("/keys/new")).await?;
     let grid = Grid::new(&visitor.client, &scopes::chosen(&fields)).await?;
     let kind = fields.given("kind").unwrap_or("restricted").to_owned();
@@ -104,7 +121,7 @@ fn asked(fields: &Fields, mode: Mode, now: Timestamp) -> Result<Value, Problem> 
     });
     for field in ["note", "rotate_every"] {
         if let Some(text) = fields.given(field) {
-            asked[field] = text.into();
+            set(&mut asked, field, text);
         }
     }
     Ok(asked)
@@ -112,7 +129,9 @@ fn asked(fields: &Fields, mode: Mode, now: Timestamp) -> Result<Value, Problem> 
 
 /// The lines, or words, of a text.
 pub(super) fn lines(text: &str) -> Vec<&str> {
-    text.split(|character: char| character.is_whitespace() || character == ',').filter(|line| !line.is_empty()).collect()
+    text.split(|character: char| character.is_whitespace() || character == ',')
+        .filter(|line| !line.is_empty())
+        .collect()
 }
 
 /// When a key is to end: the beginning of the day that was said, in UTC, or some days from now.
@@ -127,7 +146,8 @@ pub(super) fn expiry(fields: &Fields, now: Timestamp) -> Result<Option<Timestamp
         }
         days => {
             let days: i64 = days.parse().map_err(|_| wrong())?;
-            let end = days.checked_mul(24).map(SignedDuration::from_hours).and_then(|length| now.checked_add(length).ok());
+            let end =
+                days.checked_mul(24).map(SignedDuration::from_hours).and_then(|length| now.checked_add(length).ok());
             end.filter(|end| *end > now).map(Some).ok_or_else(wrong)
         }
     }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::Shown;
 use super::create::{INTERVALS, expiry, lines};
 use super::scopes::{self, Grid};
-use crate::dashboard::api::Problem;
+use crate::dashboard::api::{Problem, set};
 use crate::dashboard::fields::Fields;
 use crate::dashboard::frame::{Frame, Section, page as answer, page_with};
 use crate::dashboard::visitor::{Answer, Posted, Visitor, see_other};
@@ -47,9 +47,12 @@ async fn form(visitor: &Visitor, id: &str, given: Option<(&Fields, Problem)>) ->
     let frame = Frame::about(visitor, Section::Keys, "Edit a key", &key.account, key.mode, None).await?;
     let held = given.as_ref().map_or_else(|| key.scopes.clone(), |(fields, _)| scopes::chosen(fields));
     let grid = Grid::new(&visitor.client, &held).await?;
-    let typed = |field: &str, now: &str| given.as_ref().map_or_else(|| now.to_owned(), |(fields, _)| fields.raw(field).to_owned());
+    let typed = |field: &str, now: &str| {
+        given.as_ref().map_or_else(|| now.to_owned(), |(fields, _)| fields.raw(field).to_owned())
+    };
     let rotate_every = typed("rotate_every", key.rotate_every.as_deref().unwrap_or_default());
-    let mut intervals: Vec<_> = INTERVALS.iter().map(|(value, name)| ((*value).to_owned(), (*name).to_owned())).collect();
+    let mut intervals: Vec<_> =
+        INTERVALS.iter().map(|(value, name)| ((*value).to_owned(), (*name).to_owned())).collect();
     if !intervals.iter().any(|(value, _)| *value == rotate_every) {
         intervals.push((rotate_every.clone(), format!("Every {rotate_every}")));
     }
@@ -103,10 +106,10 @@ fn asked(fields: &Fields, now: Timestamp) -> Result<Value, Problem> {
         "rotate_every": fields.given("rotate_every"),
     });
     if fields.is_ticked("restricted") {
-        asked["scopes"] = scopes::chosen(fields).into();
+        set(&mut asked, "scopes", scopes::chosen(fields));
     }
     if fields.text("expires") != "keep" {
-        asked["expires_at"] = json!(expiry(fields, now)?);
+        set(&mut asked, "expires_at", json!(expiry(fields, now)?));
     }
     Ok(asked)
 }

@@ -51,7 +51,12 @@ impl Keys {
 }
 
 /// Keys that somebody should look at, the first few, and how many there are.
-pub async fn concerns(visitor: &Visitor, account: &str, mode: Mode, now: Timestamp) -> Result<(Vec<Shown>, u64), Problem> {
+pub async fn concerns(
+    visitor: &Visitor,
+    account: &str,
+    mode: Mode,
+    now: Timestamp,
+) -> Result<(Vec<Shown>, u64), Problem> {
     let query = [("mode", mode.as_str()), ("needs_attention", "true"), ("limit", "5")];
     let keys = Keys::get(&visitor.client, account, &query).await?;
     Ok((keys.items.into_iter().map(|key| Shown::new(key, now)).collect(), keys.total))
@@ -73,7 +78,7 @@ struct Page {
     kind: String,
     is_filtered: bool,
     next: Option<String>,
-    is_first: bool,
+    after: String,
     can_create: bool,
     can_change: bool,
 }
@@ -83,7 +88,8 @@ pub async fn page(visitor: Visitor, Path((account, mode)): Path<(String, Mode)>,
     let fields = Fields::read(query.unwrap_or_default().as_bytes())?;
     let frame = Frame::about(&visitor, Section::Keys, "API keys", &account, mode, Some("/keys")).await?;
     let now = frame.now;
-    let (search, show, kind, after) = (fields.text("search"), fields.text("show"), fields.text("kind"), fields.text("after"));
+    let (search, show, kind, after) =
+        (fields.text("search"), fields.text("show"), fields.text("kind"), fields.text("after"));
     let is_filtered = !(search.is_empty() && show.is_empty() && kind.is_empty());
 
     let standard = async |kind: &str| -> Result<Option<KeyView>, Problem> {
@@ -118,7 +124,7 @@ pub async fn page(visitor: Visitor, Path((account, mode)): Path<(String, Mode)>,
     Ok(answer(&Page {
         base: format!("/accounts/{account}/{mode}/keys"),
         next: found.next.map(|next| with(fields.pairs(), "after", &next)),
-        is_first: after.is_empty(),
+        after: after.to_owned(),
         search: search.to_owned(),
         show: show.to_owned(),
         kind: kind.to_owned(),

@@ -99,7 +99,10 @@ impl Shown {
         let soon = self.now.checked_add(jiff::SignedDuration::from_hours(24 * 30)).unwrap_or(Timestamp::MAX);
         if key.state == KeyState::Compromised {
             let since = key.compromised_at.map(|at| format!(" since {}", self.at(&at).exact())).unwrap_or_default();
-            return Some(Concern { is_urgent: true, text: format!("is compromised{since}: others know its secret, and it works no more. Rotate it.") });
+            return Some(Concern {
+                is_urgent: true,
+                text: format!("is compromised{since}: others know its secret, and it works no more. Rotate it."),
+            });
         }
         if key.state != KeyState::Active {
             return None;
@@ -111,11 +114,18 @@ impl Shown {
         if let Some(due) = key.rotation_due_at.filter(|due| *due <= soon) {
             let due_at = self.at(&due);
             let is_urgent = due_at.is_past();
-            let text = if is_urgent { format!("should have been rotated {due_at}.") } else { format!("should be rotated {due_at}.") };
+            let text = if is_urgent {
+                format!("should have been rotated {due_at}.")
+            } else {
+                format!("should be rotated {due_at}.")
+            };
             return Some(Concern { is_urgent, text });
         }
         let expires = key.expires_at.filter(|end| *end <= soon)?;
-        Some(Concern { is_urgent: false, text: format!("expires {}: calls with it get 401 from then on.", self.at(&expires)) })
+        Some(Concern {
+            is_urgent: false,
+            text: format!("expires {}: calls with it get 401 from then on.", self.at(&expires)),
+        })
     }
 }
 

@@ -13,8 +13,8 @@ use crate::dashboard::frame::{Frame, Section, page as answer};
 use crate::dashboard::policies::Places;
 use crate::dashboard::trail::{self, Happening};
 use crate::dashboard::visitor::{Answer, Visitor};
-use crate::http::manage::suggestion::SuggestedScopes;
 use crate::http::manage::keys::{Permission, Permissions};
+use crate::http::manage::suggestion::SuggestedScopes;
 
 /// Decisions that the page shows.
 const DECISIONS: &str = "20";
@@ -61,7 +61,8 @@ pub async fn page(visitor: Visitor, Path(id): Path<String>, RawQuery(query): Raw
     let decisions = decisions::get(client, &asked, frame.now).await.map(|(decisions, _)| decisions).unwrap_or_default();
     let day = Day::get(client, &[("key", &key.id)], frame.now).await.ok();
     let suggestion: Option<SuggestedScopes> = client.get(&["keys", &key.id, "suggestion"], &[]).await.ok();
-    let (events, _) = trail::get(client, &["keys", &key.id, "events"], &[("limit", EVENTS)], Some(&key.account), frame.now).await?;
+    let (events, _) =
+        trail::get(client, &["keys", &key.id, "events"], &[("limit", EVENTS)], Some(&key.account), frame.now).await?;
     Ok(answer(&Page {
         key: Shown::new(key, frame.now),
         permissions: permissions.items,

@@ -109,7 +109,9 @@ mod tests {
             let chosen = row.choices.iter().find(|choice| choice.is_chosen).unwrap();
             form.append_pair(&row.field, &chosen.value);
         }
-        grid.others.iter().filter(|(_, is)| *is).for_each(|(scope, _)| drop(form.append_pair("scope", scope)));
+        for (scope, _) in grid.others.iter().filter(|(_, is_held)| *is_held) {
+            form.append_pair("scope", scope);
+        }
         assert_eq!(chosen(&Fields::read(form.finish().as_bytes()).unwrap()), ["audit", "resources:read"]);
     }
 }

@@ -127,7 +127,8 @@ pub(super) async fn list_decisions(
     caller: Caller,
     Params(given): Params<DecisionFilter>,
 ) -> Result<Json<Page<Told>>, Refusal> {
-    let filter = Filter { mode: given.mode, ..whose(&manage, &caller, given.key.as_deref(), given.account.as_deref())? };
+    let filter =
+        Filter { mode: given.mode, ..whose(&manage, &caller, given.key.as_deref(), given.account.as_deref())? };
     let reason = given.reason.as_deref().map(|code| {
         let names: Vec<&str> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
         Reason::named(code).ok_or_else(|| Refusal::invalid(Some("reason"), format!("give one of {}", names.join(", "))))
@@ -212,7 +213,8 @@ pub(super) async fn count_decisions(
     caller: Caller,
     Params(given): Params<CountFilter>,
 ) -> Result<Json<Counts>, Refusal> {
-    let filter = Filter { mode: given.mode, ..whose(&manage, &caller, given.key.as_deref(), given.account.as_deref())? };
+    let filter =
+        Filter { mode: given.mode, ..whose(&manage, &caller, given.key.as_deref(), given.account.as_deref())? };
     let step = match given.step {
         None => STEP,
         Some(step @ 1..=1_440) => step,
@@ -314,7 +316,8 @@ pub(super) async fn list_top_decisions(
     caller: Caller,
     Params(given): Params<TopFilter>,
 ) -> Result<Json<TopDecisions>, Refusal> {
-    let filter = Filter { mode: given.mode, ..whose(&manage, &caller, given.key.as_deref(), given.account.as_deref())? };
+    let filter =
+        Filter { mode: given.mode, ..whose(&manage, &caller, given.key.as_deref(), given.account.as_deref())? };
     let recorder = recorder(&manage)?;
     let top = tokio::task::spawn_blocking(move || recorder.top(&filter, BUSIEST)).await;
     let top = top.map_err(|error| Refusal::internal(&error))?;

@@ -175,7 +175,7 @@ impl Manage {
             .layer(DefaultBodyLimit::max(body_bytes))
             .with_state(shared)
             .route("/openapi.json", get(move || async move { Json(document.as_ref().clone()) }))
-            .fallback(|| async { alone(StatusCode::NOT_FOUND, "no_route", "there is nothing at this path") })
+            .fallback(|| async { nothing_there() })
             .method_not_allowed_fallback(|| async {
                 alone(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path has no such method")
             })
@@ -362,6 +362,11 @@ async fn admit(
         headers.insert(names::REQUEST_ID, value);
     }
     response
+}
+
+/// The answer about a path that nothing is at.
+pub(crate) fn nothing_there() -> Response<Body> {
+    alone(StatusCode::NOT_FOUND, "no_route", "there is nothing at this path")
 }
 
 /// A refusal outside of the layer.
