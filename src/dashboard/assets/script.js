@@ -86,7 +86,7 @@ for (const place of document.querySelectorAll("[data-until]")) {
     const parts = [Math.floor(left / 86400), Math.floor(left / 3600) % 24, Math.floor(left / 60) % 60, left % 60];
     const names = ["d", "h", "min", "s"];
     const first = parts.findIndex((part) => part > 0);
-    place.textContent = first < 0 ? "over" : parts.slice(first, first + 2).map((part, at) => `${part} ${names[first + at]}`).join(" ");
+    place.textContent = first < 0 ? "now" : "in " + parts.slice(first, first + 2).map((part, at) => `${part} ${names[first + at]}`).join(" ");
     if (left > 0) setTimeout(tell, 1000);
   };
   tell();

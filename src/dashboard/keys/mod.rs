@@ -7,12 +7,15 @@ pub mod list;
 pub mod one;
 mod scopes;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::api::{Client, Problem};
 use super::show::Moment;
 use crate::http::manage::view::{KeyState, KeyView};
 use crate::key::Kind;
+
+/// How long before something is due a key's page says so.
+const SOON: SignedDuration = SignedDuration::from_hours(24 * 7);
 
 /// A key, as pages show it.
 pub struct Shown {
@@ -93,10 +96,18 @@ impl Shown {
         Moment::new(*at, self.now)
     }
 
-    /// What should be done about it, if anything.
+    /// What should be done about it within a week, if anything.
     pub fn concern(&self) -> Option<Concern> {
+        self.concern_until(self.now.checked_add(SOON).unwrap_or(Timestamp::MAX))
+    }
+
+    /// What should be done about it some day. The API says of which keys that is soon.
+    pub fn pressing(&self) -> Option<Concern> {
+        self.concern_until(Timestamp::MAX)
+    }
+
+    fn concern_until(&self, soon: Timestamp) -> Option<Concern> {
         let key = &self.key;
-        let soon = self.now.checked_add(jiff::SignedDuration::from_hours(24 * 30)).unwrap_or(Timestamp::MAX);
         if key.state == KeyState::Compromised {
             let since = key.compromised_at.map(|at| format!(" since {}", self.at(&at).exact())).unwrap_or_default();
             return Some(Concern {
@@ -111,7 +122,8 @@ impl Shown {
             let text = "was seen where others may have read it, and still works. Rotate it now.".into();
             return Some(Concern { is_urgent: true, text });
         }
-        if let Some(due) = key.rotation_due_at.filter(|due| *due <= soon) {
+        let is_first = |due: &Timestamp| key.expires_at.is_none_or(|end| *due <= end);
+        if let Some(due) = key.rotation_due_at.filter(|due| *due <= soon).filter(is_first) {
             let due_at = self.at(&due);
             let is_urgent = due_at.is_past();
             let text = if is_urgent {

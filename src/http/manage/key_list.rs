@@ -16,9 +16,6 @@ use crate::key::{Key, Kind, Mode, Moment, StoredSecret};
 use crate::ledger::LedgerError;
 use crate::ring::LiveKey;
 
-/// Days before its expiry from which on a key needs attention.
-const ENDING: i64 = 30;
-
 /// Which keys, and which part of the list.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -47,7 +44,7 @@ pub struct KeyFilter {
     #[param(value_type = Option<String>, format = DateTime)]
     unused_since: Option<Timestamp>,
     /// `true`: those that somebody should do something about: compromised or flagged, to be rotated by now or soon, or
-    /// about to expire within 30 days; `false`: the others.
+    /// about to expire (both within `rotation.warn_days`); `false`: the others.
     needs_attention: Option<bool>,
     /// `oldest` first, as when it is not given, or `newest` first.
     #[param(inline)]
@@ -133,10 +130,8 @@ fn is_due(key: &Key, within: SignedDuration, now: Timestamp) -> bool {
 
 /// Whether somebody should do something about it. Nothing can be done about a key that is revoked or has expired.
 fn needs_attention(key: &Key, soon: SignedDuration, now: Timestamp) -> bool {
-    let is_open = key.is_living(now)
-        && (key.flagged_at(now).is_some()
-            || is_due(key, soon, now)
-            || is_ending(key, SignedDuration::from_hours(24 * ENDING), now));
+    let is_open =
+        key.is_living(now) && (key.flagged_at(now).is_some() || is_due(key, soon, now) || is_ending(key, soon, now));
     is_open || KeyState::of(key, now) == KeyState::Compromised
 }
 
