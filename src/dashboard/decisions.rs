@@ -119,17 +119,6 @@ struct Page {
     next: Option<String>,
 }
 
-/// The actions of the API.
-#[derive(Deserialize)]
-struct Model {
-    routes: Vec<Route>,
-}
-
-#[derive(Deserialize)]
-struct Route {
-    action: String,
-}
-
 /// Of an account, in one mode.
 pub async fn of_account(
     visitor: Visitor,
@@ -154,7 +143,7 @@ async fn list(visitor: &Visitor, frame: Frame, base: String, whose: &[(&str, &st
     let mut asked = whose.to_vec();
     asked.extend([("outcome", outcome), ("reason", reason), ("action", action), ("after", after), ("limit", PAGE)]);
     let (decisions, next) = get(&visitor.client, &asked, frame.now).await?;
-    let model: Model = visitor.client.get(&["policies"], &[]).await?;
+    let routes = super::policies::in_force(&visitor.client).await?.routes;
     let live = with([("outcome", outcome)].into_iter(), "", "");
     Ok(answer(&Page {
         live: format!("{base}/live{}", if live == "?" { "" } else { &live }),
@@ -165,7 +154,7 @@ async fn list(visitor: &Visitor, frame: Frame, base: String, whose: &[(&str, &st
         reason: reason.to_owned(),
         action: action.to_owned(),
         reasons: Reason::ALL.iter().map(|reason| reason.as_str()).collect(),
-        actions: model.routes.into_iter().map(|route| route.action).collect(),
+        actions: routes.into_iter().map(|route| route.action).collect(),
         frame,
         base,
         decisions,

@@ -16,7 +16,8 @@ use super::fields::Fields;
 use super::frame::{Frame, Section, page as answer, page_with};
 use super::source::{Line, is_cedar, lines};
 use super::visitor::{Answer, Posted, Visitor, see_other};
-use crate::activate::{Report, Source};
+use crate::activate::Source;
+use crate::http::admin::InForce;
 use crate::http::manage::playground::CheckedPolicies;
 use crate::http::manage::policies::{RevisionView, Revisions, WholeRevision};
 use crate::policy::PolicyInfo;
@@ -35,28 +36,9 @@ const TABS: [(&str, &str); 6] = [
 /// Digits of a digest that are shown.
 const SHORT: usize = 8;
 
-/// What `/v1/policies` says.
-#[derive(Deserialize)]
-struct InForce {
-    #[serde(flatten)]
-    report: Report,
-    policies: Vec<PolicyInfo>,
-    routes: Vec<Route>,
-    scopes: Vec<String>,
-}
-
-/// An endpoint of the API.
-#[derive(Deserialize)]
-struct Route {
-    method: String,
-    path: String,
-    action: String,
-}
-
-impl InForce {
-    async fn get(client: &Client) -> Result<Self, Problem> {
-        client.get(&["policies"], &[]).await
-    }
+/// What is in force.
+pub async fn in_force(client: &Client) -> Result<InForce, Problem> {
+    client.get(&["policies"], &[]).await
 }
 
 /// Where a line of a policy file is shown.
@@ -72,7 +54,7 @@ pub struct Places(BTreeMap<String, String>);
 impl Places {
     /// Those in force.
     pub async fn get(client: &Client) -> Result<Self, Problem> {
-        let in_force = InForce::get(client).await?;
+        let in_force = self::in_force(client).await?;
         Ok(Self(in_force.policies.into_iter().map(|info| (info.name, link(&info.file, info.line))).collect()))
     }
 
@@ -123,7 +105,7 @@ struct Page {
 /// What is in force.
 pub async fn page(visitor: Visitor) -> Answer {
     let frame = Frame::new(&visitor, Section::Policies, "Policies").await?;
-    let in_force = InForce::get(&visitor.client).await?;
+    let in_force = self::in_force(&visitor.client).await?;
     let digest = in_force.report.active.digest.to_string();
     let whole = revision_of(&visitor.client, &digest).await?;
     let why_source = match in_force.report.active.source {
@@ -154,7 +136,7 @@ struct File {
 pub async fn file(visitor: Visitor, RawQuery(query): RawQuery) -> Answer {
     let fields = Fields::read(query.unwrap_or_default().as_bytes())?;
     let frame = Frame::new(&visitor, Section::Policies, "Policies").await?;
-    let active = InForce::get(&visitor.client).await?.report.active.digest.to_string();
+    let active = in_force(&visitor.client).await?.report.active.digest.to_string();
     let digest = fields.given("revision").unwrap_or(&active);
     let whole = revision_of(&visitor.client, digest).await?;
     let path = fields.text("path");
@@ -175,7 +157,7 @@ struct Routes {
 /// The API's endpoints.
 pub async fn routes(visitor: Visitor) -> Answer {
     let frame = Frame::new(&visitor, Section::Policies, "Routes").await?;
-    let in_force = InForce::get(&visitor.client).await?;
+    let in_force = self::in_force(&visitor.client).await?;
     Ok(answer(&Routes { frame, here: "/policies/routes", in_force }))
 }
 
@@ -221,7 +203,7 @@ struct Guarantees {
 /// What is proven.
 pub async fn guarantees(visitor: Visitor) -> Answer {
     let frame = Frame::new(&visitor, Section::Policies, "Guarantees").await?;
-    let in_force = InForce::get(&visitor.client).await?;
+    let in_force = self::in_force(&visitor.client).await?;
     let proof = in_force.report.proof;
     Ok(answer(&Guarantees {
         frame,
@@ -307,7 +289,7 @@ impl One {
 /// A revision, or the one that waits for approval.
 pub async fn revision(visitor: Visitor, Path(digest): Path<String>) -> Answer {
     let frame = Frame::new(&visitor, Section::Policies, "A revision").await?;
-    let in_force = InForce::get(&visitor.client).await?;
+    let in_force = self::in_force(&visitor.client).await?;
     if let Some(waiting) = in_force.report.waiting.filter(|waiting| waiting.digest.to_string() == digest) {
         let (summary, waits) = (waiting.comparison.summary, true);
         let (files, differences) = (Vec::new(), Vec::new());
@@ -409,7 +391,7 @@ struct Tried {
 pub async fn try_call(visitor: Visitor, RawQuery(query): RawQuery) -> Answer {
     let fields = Fields::read(query.unwrap_or_default().as_bytes())?;
     let frame = Frame::new(&visitor, Section::Policies, "Try a call").await?;
-    let scopes = InForce::get(&visitor.client).await?.scopes;
+    let scopes = in_force(&visitor.client).await?.scopes;
     let chosen: Vec<String> = fields.all("scope").into_iter().map(str::to_owned).collect();
     let tried = match fields.given("path") {
         Some(path) => Some(visitor.client.post::<Tried>(&["explain"], &asked(&fields, path)).await),
@@ -487,7 +469,7 @@ async fn ground(
     outcome: Option<Result<CheckedPolicies, Problem>>,
 ) -> Result<Playground, Problem> {
     let frame = Frame::new(visitor, Section::Policies, "Playground").await?;
-    let in_force = InForce::get(&visitor.client).await?;
+    let in_force = self::in_force(&visitor.client).await?;
     let whole = revision_of(&visitor.client, &in_force.report.active.digest.to_string()).await?;
     let paths: Vec<String> = whole.files.keys().cloned().collect();
     let is_policy = |path: &&String| path.starts_with("policies/") && is_cedar(path);

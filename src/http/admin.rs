@@ -10,7 +10,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::activate::{Activator, Report};
 use crate::key::Status;
@@ -29,21 +29,28 @@ pub struct Admin {
 }
 
 /// The answer of `GET /v1/policies`.
-#[derive(Serialize)]
-struct InForce<'a> {
+#[derive(Serialize, Deserialize)]
+pub struct InForce {
+    /// What is in force, and what is not.
     #[serde(flatten)]
-    report: Report,
-    policies: &'a [PolicyInfo],
-    routes: Vec<RouteInfo<'a>>,
-    scopes: &'a [Box<str>],
+    pub report: Report,
+    /// Its policies.
+    pub policies: Vec<PolicyInfo>,
+    /// The endpoints that its schema declares.
+    pub routes: Vec<RouteInfo>,
+    /// The scopes that its schema declares.
+    pub scopes: Vec<String>,
 }
 
 /// An endpoint of the API.
-#[derive(Serialize)]
-struct RouteInfo<'a> {
-    method: &'a str,
-    path: &'a str,
-    action: &'a str,
+#[derive(Serialize, Deserialize)]
+pub struct RouteInfo {
+    /// Its method.
+    pub method: String,
+    /// Its path's template.
+    pub path: String,
+    /// The action that it is.
+    pub action: String,
 }
 
 impl Admin {
@@ -100,11 +107,11 @@ async fn figures(State(admin): State<Arc<Admin>>) -> Response {
 async fn policies(State(admin): State<Arc<Admin>>) -> Response {
     let (report, revision) = admin.activator.in_force();
     let routes = revision.routes().map(|route| RouteInfo {
-        method: &route.method,
-        path: &route.template,
-        action: &route.action_name,
+        method: route.method.to_string(),
+        path: route.template.to_string(),
+        action: route.action_name.to_string(),
     });
-    let answer =
-        InForce { report, policies: revision.policies(), routes: routes.collect(), scopes: &revision.model().scopes };
+    let scopes = revision.model().scopes.iter().map(ToString::to_string).collect();
+    let answer = InForce { report, policies: revision.policies().to_vec(), routes: routes.collect(), scopes };
     axum::Json(answer).into_response()
 }

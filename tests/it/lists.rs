@@ -87,10 +87,10 @@ async fn keys_are_filtered_by_what_they_are_and_how_they_stand() {
         (&[("kind", "restricted,publishable"), ("mode", "test")], &["Test publishable key", "scoped"]),
         (&[("never_expires", "true"), ("mode", "live"), ("kind", "secret")], &["Secret key", "known", "off", "plain"]),
         (&[("never_expires", "false")], &["dead", "later", "over", "soon"]),
-        (&[("needs_attention", "true")], &["known", "later", "soon"]),
+        (&[("needs_attention", "true")], &["known", "later"]),
         (
             &[("needs_attention", "false"), ("kind", "secret"), ("state", "active")],
-            &["Secret key", "Test secret key", "plain"],
+            &["Secret key", "Test secret key", "plain", "soon"],
         ),
         (&[("search", "KEY"), ("mode", "live")], &["Publishable key", "Secret key"]),
         (&[("search", "a note")], &["soon"]),

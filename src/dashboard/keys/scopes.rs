@@ -2,16 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize;
-
 use crate::dashboard::api::{Client, Problem};
 use crate::dashboard::fields::Fields;
-
-/// What of `/v1/policies` is about scopes and routes.
-#[derive(Deserialize)]
-struct Model {
-    scopes: Vec<String>,
-}
+use crate::dashboard::policies::in_force;
 
 /// What can be chosen for one thing.
 pub struct Choice {
@@ -44,8 +37,7 @@ pub struct Grid {
 impl Grid {
     /// The schema's scopes, with those chosen that are held.
     pub async fn new(client: &Client, held: &[String]) -> Result<Self, Problem> {
-        let model: Model = client.get(&["policies"], &[]).await?;
-        Ok(Self::of(&model.scopes, held))
+        Ok(Self::of(&in_force(client).await?.scopes, held))
     }
 
     fn of(scopes: &[String], held: &[String]) -> Self {
