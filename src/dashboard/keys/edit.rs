@@ -7,24 +7,13 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::Shown;
-use super::create::{INTERVALS, expiry, lines};
+use super::create::{EXPIRIES, INTERVALS, expiry, lines};
 use super::scopes::{self, Grid};
 use crate::dashboard::api::{Problem, set};
 use crate::dashboard::fields::Fields;
 use crate::dashboard::frame::{Frame, Section, page as answer, page_with};
 use crate::dashboard::visitor::{Answer, Posted, Visitor, see_other};
 use crate::http::manage::view::KeyView;
-
-/// When a key is to end: as it is, or as when one is made.
-const EXPIRIES: [(&str, &str); 7] = [
-    ("keep", "As it is"),
-    ("", "Never"),
-    ("30", "In 30 days"),
-    ("60", "In 60 days"),
-    ("90", "In 90 days"),
-    ("365", "In a year"),
-    ("on", "On this day:"),
-];
 
 #[derive(Template)]
 #[template(path = "keys/edit.html")]
