@@ -47,6 +47,12 @@ impl Problem {
         Self { status: 404, code: "not_found".into(), detail, field: None }
     }
 
+    /// What this person may not do.
+    pub fn forbidden() -> Self {
+        let detail = "Nothing that you are lets you do this.".to_owned();
+        Self { status: 403, code: "forbidden".into(), detail, field: None }
+    }
+
     /// A form that cannot be understood.
     pub fn invalid(field: &str, detail: impl Into<String>) -> Self {
         Self { status: 400, code: "request_invalid".into(), detail: detail.into(), field: Some(field.to_owned()) }
