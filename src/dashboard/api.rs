@@ -47,6 +47,12 @@ impl Problem {
         Self { status: 404, code: "not_found".into(), detail, field: None }
     }
 
+    /// What this person may not do.
+    pub fn forbidden() -> Self {
+        let detail = "Nothing that you are lets you do this.".to_owned();
+        Self { status: 403, code: "forbidden".into(), detail, field: None }
+    }
+
     /// A form that cannot be understood.
     pub fn invalid(field: &str, detail: impl Into<String>) -> Self {
         Self { status: 400, code: "request_invalid".into(), detail: detail.into(), field: Some(field.to_owned()) }
@@ -194,7 +200,8 @@ impl Call<'_> {
         }
         let status = response.status();
         let problem: Result<Problem, Problem> = read(response).await;
-        Err(problem.unwrap_or_else(|_| Problem::internal(&format!("the API answered {status}"))))
+        let said = problem.map(|problem| Problem { detail: sentence(problem.detail), ..problem });
+        Err(said.unwrap_or_else(|_| Problem::internal(&format!("the API answered {status}"))))
     }
 }
 
@@ -205,8 +212,39 @@ pub fn set(body: &mut Value, name: &str, value: impl Into<Value>) {
     }
 }
 
+/// What the API says, as a sentence of a page: it says it to programs, without a capital. A file's name keeps its letters.
+fn sentence(said: String) -> String {
+    let first = said.split(' ').next().unwrap_or_default();
+    if said.contains('\n') || !first.bytes().all(|byte| byte.is_ascii_alphabetic()) {
+        return said;
+    }
+    let end = if said.ends_with(|last: char| last.is_alphanumeric() || last == ')') { "." } else { "" };
+    let mut letters = said.chars();
+    let capital = letters.next().map(|letter| letter.to_ascii_uppercase());
+    capital.into_iter().chain(letters).chain(end.chars()).collect()
+}
+
 async fn read<T: DeserializeOwned>(response: Response<Body>) -> Result<T, Problem> {
     let bytes = to_bytes(response.into_body(), LARGEST).await.map_err(|error| Problem::internal(&error))?;
     let bytes = Zeroizing::new(bytes.to_vec());
     serde_json::from_slice(&bytes).map_err(|error| Problem::internal(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sentence;
+
+    #[test]
+    fn what_the_api_says_is_a_sentence_on_a_page() {
+        for (said, expected) in [
+            ("there is no such key", "There is no such key."),
+            ("no policy lets you do this (getFigures)", "No policy lets you do this (getFigures)."),
+            ("Too late. Wait.", "Too late. Wait."),
+            ("policies/a.cedar: the file is empty", "policies/a.cedar: the file is empty"),
+            ("error: a\n  b", "error: a\n  b"),
+            ("", ""),
+        ] {
+            assert_eq!(sentence(said.to_owned()), expected);
+        }
+    }
 }

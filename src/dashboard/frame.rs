@@ -5,11 +5,12 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use jiff::Timestamp;
+use zeroize::Zeroizing;
 
 use super::access::Operations;
 use super::api::Problem;
 use super::assets;
-use super::session::Notice;
+use super::session::{Notice, random};
 use super::show::Moment;
 use super::visitor::Visitor;
 use crate::http::manage::view::AccountView;
@@ -94,6 +95,8 @@ pub struct Frame {
     pub email: String,
     /// For forms.
     pub csrf: String,
+    /// Names what a form of this page does, so that it is done once however often it is sent.
+    pub once: Zeroizing<String>,
     /// Where the page is.
     pub section: Section,
     /// The account.
@@ -138,6 +141,7 @@ impl Frame {
             who: visitor.me.name.clone(),
             email: visitor.me.email.clone(),
             csrf: visitor.session.csrf().to_owned(),
+            once: random().map_err(|error| Problem::internal(&error))?,
             section,
             place: None,
             can,

@@ -41,6 +41,13 @@ pub async fn in_force(client: &Client) -> Result<InForce, Problem> {
     client.get(&["policies"], &[]).await
 }
 
+/// Around a page about the policies, which are for whoever may read revisions: what is in force is told to everybody by
+/// the API, and these pages tell more.
+async fn around(visitor: &Visitor, title: &str) -> Result<Frame, Problem> {
+    let frame = Frame::new(visitor, Section::Policies, title).await?;
+    if frame.can.has("getRevision") { Ok(frame) } else { Err(Problem::forbidden()) }
+}
+
 /// Where a line of a policy file is shown.
 pub fn link(file: &str, line: usize) -> String {
     let query = form_urlencoded::Serializer::new(String::new()).append_pair("path", file).finish();
@@ -104,7 +111,7 @@ struct Page {
 
 /// What is in force.
 pub async fn page(visitor: Visitor) -> Answer {
-    let frame = Frame::new(&visitor, Section::Policies, "Policies").await?;
+    let frame = around(&visitor, "Policies").await?;
     let in_force = self::in_force(&visitor.client).await?;
     let digest = in_force.report.active.digest.to_string();
     let whole = revision_of(&visitor.client, &digest).await?;
@@ -135,7 +142,7 @@ struct File {
 /// A file, of the revision in force or of an earlier one.
 pub async fn file(visitor: Visitor, RawQuery(query): RawQuery) -> Answer {
     let fields = Fields::read(query.unwrap_or_default().as_bytes())?;
-    let frame = Frame::new(&visitor, Section::Policies, "Policies").await?;
+    let frame = around(&visitor, "Policies").await?;
     let active = in_force(&visitor.client).await?.report.active.digest.to_string();
     let digest = fields.given("revision").unwrap_or(&active);
     let whole = revision_of(&visitor.client, digest).await?;
@@ -156,7 +163,7 @@ struct Routes {
 
 /// The API's endpoints.
 pub async fn routes(visitor: Visitor) -> Answer {
-    let frame = Frame::new(&visitor, Section::Policies, "Routes").await?;
+    let frame = around(&visitor, "Routes").await?;
     let in_force = self::in_force(&visitor.client).await?;
     Ok(answer(&Routes { frame, here: "/policies/routes", in_force }))
 }
@@ -202,7 +209,7 @@ struct Guarantees {
 
 /// What is proven.
 pub async fn guarantees(visitor: Visitor) -> Answer {
-    let frame = Frame::new(&visitor, Section::Policies, "Guarantees").await?;
+    let frame = around(&visitor, "Guarantees").await?;
     let in_force = self::in_force(&visitor.client).await?;
     let proof = in_force.report.proof;
     Ok(answer(&Guarantees {
@@ -226,7 +233,7 @@ struct History {
 
 /// The revisions that were in force.
 pub async fn history(visitor: Visitor) -> Answer {
-    let frame = Frame::new(&visitor, Section::Policies, "History of the policies").await?;
+    let frame = around(&visitor, "History of the policies").await?;
     let revisions: Revisions = visitor.client.get(&["policies", "history"], &[]).await?;
     Ok(answer(&History { frame, here: "/policies/history", revisions: revisions.items }))
 }
@@ -288,7 +295,7 @@ impl One {
 
 /// A revision, or the one that waits for approval.
 pub async fn revision(visitor: Visitor, Path(digest): Path<String>) -> Answer {
-    let frame = Frame::new(&visitor, Section::Policies, "A revision").await?;
+    let frame = around(&visitor, "A revision").await?;
     let in_force = self::in_force(&visitor.client).await?;
     if let Some(waiting) = in_force.report.waiting.filter(|waiting| waiting.digest.to_string() == digest) {
         let (summary, waits) = (waiting.comparison.summary, true);
@@ -390,7 +397,7 @@ struct Tried {
 /// What a call would come to, which is not made.
 pub async fn try_call(visitor: Visitor, RawQuery(query): RawQuery) -> Answer {
     let fields = Fields::read(query.unwrap_or_default().as_bytes())?;
-    let frame = Frame::new(&visitor, Section::Policies, "Try a call").await?;
+    let frame = around(&visitor, "Try a call").await?;
     let scopes = in_force(&visitor.client).await?.scopes;
     let chosen: Vec<String> = fields.all("scope").into_iter().map(str::to_owned).collect();
     let tried = match fields.given("path") {
@@ -468,7 +475,7 @@ async fn ground(
     text: Option<&str>,
     outcome: Option<Result<CheckedPolicies, Problem>>,
 ) -> Result<Playground, Problem> {
-    let frame = Frame::new(visitor, Section::Policies, "Playground").await?;
+    let frame = around(visitor, "Playground").await?;
     let in_force = self::in_force(&visitor.client).await?;
     let whole = revision_of(&visitor.client, &in_force.report.active.digest.to_string()).await?;
     let paths: Vec<String> = whole.files.keys().cloned().collect();

@@ -15,6 +15,7 @@ mod cli_online;
 mod clients;
 mod connections;
 mod crash;
+mod dashboard;
 mod decisions;
 mod demo;
 mod explain;

@@ -2,6 +2,7 @@
 
 use askama::Template;
 use axum::extract::Path;
+use axum::http::Method;
 use serde_json::{Value, json};
 
 use super::{Shown, find};
@@ -36,7 +37,9 @@ pub async fn rotate_page(visitor: Visitor, Path(key): Path<String>) -> Answer {
 /// Gives the key a new secret, and has its page show that.
 pub async fn rotate(Path(key): Path<String>, Posted { visitor, fields }: Posted) -> Answer {
     let overlap = fields.given("overlap").unwrap_or("24h");
-    let rotated: KeyView = match change(&visitor, &key, "rotate", &json!({ "overlap": overlap })).await? {
+    // Sent twice, by an impatient click, it would end the secret that is out there.
+    let call = visitor.client.call(Method::POST, &["keys", &key, "rotate"], &[]).body(&json!({ "overlap": overlap }));
+    let rotated: KeyView = match told(&visitor, call.once(fields.text("once")).send().await)? {
         Some(key) => key,
         None => return Ok(see_other(&format!("/keys/{key}"))),
     };
@@ -111,7 +114,11 @@ pub async fn compromise(Path(key): Path<String>, Posted { visitor, .. }: Posted)
 
 /// Has the API do it. What cannot be done as things are is told by the key's page; the key is not there then.
 async fn change(visitor: &Visitor, key: &str, what: &str, body: &Value) -> Result<Option<KeyView>, Problem> {
-    match visitor.client.post(&["keys", key, what], body).await {
+    told(visitor, visitor.client.post(&["keys", key, what], body).await)
+}
+
+fn told(visitor: &Visitor, done: Result<KeyView, Problem>) -> Result<Option<KeyView>, Problem> {
+    match done {
         Ok(key) => Ok(Some(key)),
         Err(problem) if problem.is_about_input() => {
             visitor.warn(problem.detail);
