@@ -4,7 +4,7 @@ import { createRequire } from "node:module";
 const require = createRequire(`${process.env.MODULES}/`);
 const { chromium } = require("playwright-core");
 
-export const axe = require("axe-core").source;
+const axe = require("axe-core").source;
 export const told = JSON.parse(process.env.TOLD);
 export const modules = process.env.MODULES;
 
@@ -41,6 +41,18 @@ export async function signIn(browser, who, options) {
   await page.click("button.primary");
   await page.waitForSelector("nav.side");
   return page;
+}
+
+/// What axe-core finds that keeps somebody from using the page. In other colours, colours alone can be wrong.
+export async function examine(page, how, coloursAlone) {
+  await page.evaluate(axe);
+  const found = await page.evaluate(async (coloursAlone) => {
+    const options = coloursAlone ? { runOnly: ["color-contrast"] } : {};
+    const { violations } = await window.axe.run(document, { resultTypes: ["violations"], ...options });
+    const grave = violations.filter((violation) => ["serious", "critical"].includes(violation.impact));
+    return grave.flatMap(({ id, nodes }) => nodes.slice(0, 3).map((node) => `${id}: ${node.html.slice(0, 200)} (${node.any[0]?.message ?? node.failureSummary})`));
+  }, coloursAlone);
+  for (const violation of found) check(false, `${how}: ${violation}`);
 }
 
 /// Runs `walk` with a browser, and says what failed.

@@ -2,7 +2,7 @@
 // not get; and what an operator is told when the policies are edited badly.
 import { unlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { check, open, run, signIn, told } from "./browser.mjs";
+import { check, examine, open, run, signIn, told } from "./browser.mjs";
 
 /// Status and reason of a call with a token.
 async function call(token, method = "GET") {
@@ -205,6 +205,7 @@ async function badEdit(browser) {
   if (await until(1)) {
     const said = await banner.textContent();
     check(said.includes("mistake.cedar") && said.includes("nothing"), `the banner says ${said}`);
+    await examine(page, "the banner", false);
     await developer.reload();
     check(await developer.locator(".banner >> text=was refused").count() === 0, "a developer is told of it");
     await banner.locator("a").click();

@@ -2,21 +2,10 @@
 // sideways, and a picture of it to be looked at.
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { axe, check, modules, open, run, signIn, told } from "./browser.mjs";
+import { check, examine, modules, open, run, signIn, told } from "./browser.mjs";
 
 const shots = join(modules, "shots");
 const WIDTHS = { wide: { width: 1280, height: 900 }, narrow: { width: 375, height: 800 } };
-
-/// What axe-core finds that keeps somebody from using the page. In other colours, colours alone can be wrong.
-async function examine(page, how, coloursAlone) {
-  const found = await page.evaluate(async (coloursAlone) => {
-    const options = coloursAlone ? { runOnly: ["color-contrast"] } : {};
-    const { violations } = await window.axe.run(document, { resultTypes: ["violations"], ...options });
-    const grave = violations.filter((violation) => ["serious", "critical"].includes(violation.impact));
-    return grave.flatMap(({ id, nodes }) => nodes.slice(0, 3).map((node) => `${id}: ${node.html.slice(0, 200)} (${node.any[0]?.message ?? node.failureSummary})`));
-  }, coloursAlone);
-  for (const violation of found) check(false, `${how}: ${violation}`);
-}
 
 /// A narrow page is read without scrolling sideways. What widens it is what cures it by being hidden.
 async function sideways(page, how) {
@@ -62,7 +51,6 @@ async function look(page, place) {
   const expected = { "error-forbidden": "may not", "error-not-found": "nothing here" }[place.name];
   const title = await page.textContent("h1");
   check(expected ? title.includes(expected) : !/may not do|nothing here|did not work/.test(title), `${place.name}: ${title}`);
-  await page.evaluate(axe);
   for (const width of ["wide", "narrow"]) {
     await page.setViewportSize(WIDTHS[width]);
     for (const colorScheme of ["light", "dark"]) {

@@ -62,6 +62,7 @@ pub const PAGES: &[Place] = &[
     },
     place("key", 'W', "/keys/{key}", "OWDV"),
     place("key-operator", 'O', "/keys/{key}?outcome=forbidden", "OWDV"),
+    place("key-used", 'O', "/keys/{caller}", "OWDV"),
     place("key-rotating", 'W', "/keys/{rotating}", "OWDV"),
     place("key-revoked", 'W', "/keys/{revoked}", "OWDV"),
     place("key-expired", 'W', "/keys/{expired}", "OWDV"),
@@ -165,6 +166,14 @@ pub const FORMS: &[Form] = &[
 /// Forms about the sender themselves, which end their session.
 pub const ENDINGS: [&str; 3] = ["/me/password", "/sign-out", "/sign-out-everywhere"];
 
+/// A policy that lets restricted keys change one more thing, which no example is about.
+fn wider(item: &str) -> String {
+    format!(
+        "@id(\"wider-{item}\")\npermit (\n  principal is DocsApi::RestrictedKey,\n  action == DocsApi::Action::\"updateResource\",\n  \
+         resource\n)\nwhen {{ resource in principal.environment && context.path == \"/v1/resources/{item}\" }};\n"
+    )
+}
+
 /// The installation.
 pub struct World {
     pub demo: Demo,
@@ -263,8 +272,11 @@ impl World {
     }
 
     async fn calls(&mut self) {
-        let (_, token) = self.key("live", "Caller", json!({})).await;
-        for (method, path) in [("GET", "/v1/resources"), ("GET", "/v1/resources/res_1"), ("POST", "/v1/resources")] {
+        let scopes = json!({ "scopes": ["resources:read", "webhooks:write"] });
+        let (caller, token) = self.key("live", "Caller", scopes).await;
+        self.words.insert("caller", caller);
+        let calls = [("GET", "/v1/resources"), ("GET", "/v1/resources/res_1"), ("PATCH", "/v1/resources/res_9")];
+        for (method, path) in calls.into_iter().chain([("POST", "/v1/resources")]) {
             self.demo.authorize(json!({ "token": token, "method": method, "path": path })).await;
         }
         reason(&self.operator.client, self.demo.get("DECISION_URL"), self.demo.get("SK_LIVE")).await;
@@ -281,9 +293,7 @@ impl World {
 
     /// What is done on a page first.
     pub fn acts(&self, place: &Place) -> Vec<(&'static str, String)> {
-        let wider = "@id(\"wider\")\npermit (principal is DocsApi::RestrictedKey, action == DocsApi::Action::\"createResource\", \
-                     resource) when { resource in principal.environment };\n";
-        let edit = || std::fs::read_to_string(self.demo.policies().join("docs-api.cedar")).unwrap() + wider;
+        let edit = || std::fs::read_to_string(self.demo.policies().join("docs-api.cedar")).unwrap() + &wider("res_9");
         place
             .acts
             .iter()
@@ -306,6 +316,14 @@ impl World {
             Some(email) => Visit::sign_in(url, email, PASSWORD).await,
             None => Visit::anonymous(url),
         }
+    }
+
+    /// An edit of the policies that comes into force, so that there is a history.
+    pub async fn edit(&mut self) {
+        std::fs::write(self.demo.policies().join("wider.cedar"), wider("res_8")).unwrap();
+        let first = self.words["revision"].clone();
+        let report = self.demo.until_report(|report| report["active"]["digest"] != first.as_str()).await;
+        self.words.insert("revision", report["active"]["digest"].as_str().unwrap().into());
     }
 
     /// The newest event: another one when anything was changed.
