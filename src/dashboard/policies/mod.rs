@@ -1,0 +1,221 @@
+//! Schema and policies, for whoever runs the installation: what is in force, its files, its routes and its proofs.
+
+pub mod history;
+pub mod playground;
+pub mod trial;
+
+use std::collections::BTreeMap;
+
+use askama::Template;
+use axum::extract::RawQuery;
+
+use super::api::{Client, Problem};
+use super::fields::Fields;
+use super::frame::{Frame, Section, page as answer};
+use super::source::{Line, lines};
+use super::visitor::{Answer, Visitor};
+use crate::activate::Source;
+use crate::http::admin::InForce;
+use crate::http::manage::policies::WholeRevision;
+use crate::policy::PolicyInfo;
+use crate::prove::{Proof, Status};
+
+/// The pages about policies.
+const TABS: [(&str, &str); 6] = [
+    ("/policies", "In force"),
+    ("/policies/routes", "Routes"),
+    ("/policies/guarantees", "Guarantees"),
+    ("/policies/history", "History"),
+    ("/policies/try", "Try a call"),
+    ("/policies/playground", "Playground"),
+];
+
+/// Digits of a digest that are shown.
+const SHORT: usize = 8;
+
+/// What is in force.
+pub async fn in_force(client: &Client) -> Result<InForce, Problem> {
+    client.get(&["policies"], &[]).await
+}
+
+/// Around a page about the policies, which are for whoever may read revisions: what is in force is told to everybody by
+/// the API, and these pages tell more.
+async fn around(visitor: &Visitor, title: &str) -> Result<Frame, Problem> {
+    let frame = Frame::new(visitor, Section::Policies, title).await?;
+    if frame.can.has("getRevision") { Ok(frame) } else { Err(Problem::forbidden()) }
+}
+
+/// Where a line of a policy file is shown.
+pub fn link(file: &str, line: usize) -> String {
+    let query = form_urlencoded::Serializer::new(String::new()).append_pair("path", file).finish();
+    format!("/policies/file?{query}#L{line}")
+}
+
+/// Where policies are written, for links to them.
+#[derive(Default)]
+pub struct Places(BTreeMap<String, String>);
+
+impl Places {
+    /// Those in force.
+    pub async fn get(client: &Client) -> Result<Self, Problem> {
+        let in_force = self::in_force(client).await?;
+        Ok(Self(in_force.policies.into_iter().map(|info| (info.name, link(&info.file, info.line))).collect()))
+    }
+
+    /// Where this policy is written; none where the reader may not look, or it is gone.
+    pub fn href(&self, policy: &str) -> Option<&str> {
+        self.0.get(policy).map(String::as_str)
+    }
+}
+
+pub fn short(digest: &str) -> &str {
+    digest.get(..SHORT).unwrap_or(digest)
+}
+
+/// A file of a revision.
+struct FileRow {
+    path: String,
+    href: String,
+    policies: usize,
+    lines: usize,
+}
+
+fn rows(files: &BTreeMap<String, String>, policies: &[PolicyInfo], digest: Option<&str>) -> Vec<FileRow> {
+    let row = |(path, text): (&String, &String)| {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.append_pair("path", path);
+        digest.map(|digest| query.append_pair("revision", digest));
+        FileRow {
+            href: format!("/policies/file?{}", query.finish()),
+            policies: policies.iter().filter(|info| info.file == *path).count(),
+            lines: text.lines().count(),
+            path: path.clone(),
+        }
+    };
+    files.iter().map(row).collect()
+}
+
+#[derive(Template)]
+#[template(path = "policies/in_force.html")]
+struct Page {
+    frame: Frame,
+    here: &'static str,
+    in_force: InForce,
+    digest: String,
+    files: Vec<FileRow>,
+    why_source: &'static str,
+}
+
+/// What is in force.
+pub async fn page(visitor: Visitor) -> Answer {
+    let frame = around(&visitor, "Policies").await?;
+    let in_force = self::in_force(&visitor.client).await?;
+    let digest = in_force.report.active.digest.to_string();
+    let whole = revision_of(&visitor.client, &digest).await?;
+    let why_source = match in_force.report.active.source {
+        Source::Files => "It is what the files on disk say.",
+        Source::Store => "The files on disk say something else, which is not in force; this is the last good revision.",
+        Source::Rollback => "Somebody went back to it. It serves until the files on disk change.",
+    };
+    let files = rows(&whole.files, &in_force.policies, None);
+    Ok(answer(&Page { frame, here: "/policies", in_force, digest, files, why_source }))
+}
+
+async fn revision_of(client: &Client, digest: &str) -> Result<WholeRevision, Problem> {
+    client.get(&["policies", "history", digest], &[]).await
+}
+
+#[derive(Template)]
+#[template(path = "policies/file.html")]
+struct File {
+    frame: Frame,
+    here: &'static str,
+    path: String,
+    digest: String,
+    is_old: bool,
+    lines: Vec<Line>,
+}
+
+/// A file, of the revision in force or of an earlier one.
+pub async fn file(visitor: Visitor, RawQuery(query): RawQuery) -> Answer {
+    let fields = Fields::read(query.unwrap_or_default().as_bytes())?;
+    let frame = around(&visitor, "Policies").await?;
+    let active = in_force(&visitor.client).await?.report.active.digest.to_string();
+    let digest = fields.given("revision").unwrap_or(&active);
+    let whole = revision_of(&visitor.client, digest).await?;
+    let path = fields.text("path");
+    let text = whole.files.get(path).ok_or_else(Problem::not_found)?;
+    let (lines, path) = (lines(path, text), path.to_owned());
+    let is_old = !whole.revision.digest.eq(&active);
+    Ok(answer(&File { frame, here: "/policies", path, is_old, digest: whole.revision.digest, lines }))
+}
+
+#[derive(Template)]
+#[template(path = "policies/routes.html")]
+struct Routes {
+    frame: Frame,
+    here: &'static str,
+    in_force: InForce,
+}
+
+/// The API's endpoints.
+pub async fn routes(visitor: Visitor) -> Answer {
+    let frame = around(&visitor, "Routes").await?;
+    let in_force = self::in_force(&visitor.client).await?;
+    Ok(answer(&Routes { frame, here: "/policies/routes", in_force }))
+}
+
+/// A statement about a revision, and what is known of it.
+struct Statement {
+    name: String,
+    href: Option<String>,
+    status: (&'static str, &'static str),
+    detail: Vec<String>,
+}
+
+impl Statement {
+    fn new(name: &str, href: Option<String>, status: &Status) -> Self {
+        let (status, detail) = match status {
+            Status::Proven => (("Proven", "good"), vec![]),
+            Status::NotProven { why } => (("Not proven", "warn"), vec![why.to_string()]),
+            Status::Violated { policies, witness } => {
+                (("Violated", "bad"), vec![format!("by {}", policies.join(", ")), witness.to_string()])
+            }
+        };
+        Self { name: name.to_owned(), href, status, detail }
+    }
+}
+
+fn statements(proof: &Proof, policies: &[PolicyInfo]) -> Vec<Statement> {
+    let place = |name: &str| policies.iter().find(|info| info.name == name).map(|info| link(&info.file, info.line));
+    let guarantees = proof.guarantees.iter().map(|(name, status)| Statement::new(name, place(name), status));
+    guarantees.chain([Statement::new("No policy can fail, whatever the request", None, &proof.never_fails)]).collect()
+}
+
+#[derive(Template)]
+#[template(path = "policies/guarantees.html")]
+struct Guarantees {
+    frame: Frame,
+    here: &'static str,
+    solver: String,
+    statements: Vec<Statement>,
+    took_ms: u64,
+    questions: u64,
+    is_known: bool,
+}
+
+/// What is proven.
+pub async fn guarantees(visitor: Visitor) -> Answer {
+    let frame = around(&visitor, "Guarantees").await?;
+    let in_force = self::in_force(&visitor.client).await?;
+    let proof = in_force.report.proof;
+    Ok(answer(&Guarantees {
+        frame,
+        here: "/policies/guarantees",
+        solver: in_force.report.solver,
+        is_known: proof.is_some(),
+        took_ms: proof.as_ref().map_or(0, |proof| proof.took_ms),
+        questions: proof.as_ref().map_or(0, |proof| proof.questions as u64),
+        statements: proof.map(|proof| statements(&proof, &in_force.policies)).unwrap_or_default(),
+    }))
+}

@@ -1,0 +1,87 @@
+//! Trying a call: what it would come to, and why.
+
+use askama::Template;
+use axum::extract::RawQuery;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{TABS, around, in_force};
+use crate::dashboard::api::{Problem, set};
+use crate::dashboard::decisions::{Explained, Why};
+use crate::dashboard::fields::Fields;
+use crate::dashboard::frame::{Frame, page as answer};
+use crate::dashboard::visitor::{Answer, Visitor};
+
+#[derive(Template)]
+#[template(path = "policies/try.html")]
+struct Try {
+    frame: Frame,
+    here: &'static str,
+    fields: Fields,
+    scopes: Vec<String>,
+    chosen: Vec<String>,
+    problem: Option<Problem>,
+    outcome: Option<Outcome>,
+}
+
+/// What a call comes to.
+#[derive(Deserialize)]
+struct Verdict {
+    decision: String,
+    status: u16,
+    reason: String,
+    message: String,
+}
+
+struct Outcome {
+    verdict: Verdict,
+    why: Why,
+}
+
+#[derive(Deserialize)]
+struct Tried {
+    verdict: Verdict,
+    #[serde(flatten)]
+    explained: Explained,
+}
+
+/// What a call would come to, which is not made.
+pub async fn page(visitor: Visitor, RawQuery(query): RawQuery) -> Answer {
+    let fields = Fields::read(query.unwrap_or_default().as_bytes())?;
+    let frame = around(&visitor, "Try a call").await?;
+    let scopes = in_force(&visitor.client).await?.scopes;
+    let chosen: Vec<String> = fields.all("scope").into_iter().map(str::to_owned).collect();
+    let tried = match fields.given("path") {
+        Some(path) => Some(visitor.client.post::<Tried>(&["explain"], &asked(&fields, path)).await),
+        None => None,
+    };
+    let (problem, outcome) = match tried {
+        None => (None, None),
+        Some(Ok(Tried { verdict, explained })) => {
+            let why = Why { explanation: explained.explanation, is_linked: true };
+            (None, Some(Outcome { verdict, why }))
+        }
+        Some(Err(problem)) if problem.is_about_input() || problem.status == 404 => (Some(problem), None),
+        Some(Err(problem)) => return Err(problem.into()),
+    };
+    Ok(answer(&Try { frame, here: "/policies/try", fields, scopes, chosen, problem, outcome }))
+}
+
+fn asked(fields: &Fields, path: &str) -> Value {
+    let mut asked = json!({ "method": fields.given("method").unwrap_or("GET"), "path": path });
+    for name in ["scheme", "ip"] {
+        if let Some(value) = fields.given(name) {
+            set(&mut asked, name, value);
+        }
+    }
+    match fields.text("who") {
+        "" | "nobody" => {}
+        "key" => set(&mut asked, "key", fields.text("key")),
+        kind => {
+            let scopes = if kind == "restricted" { fields.all("scope") } else { Vec::new() };
+            let mode = fields.given("mode").unwrap_or("live");
+            set(&mut asked, "suppose", json!({ "kind": kind, "mode": mode, "scopes": scopes }));
+        }
+    }
+    asked
+}
