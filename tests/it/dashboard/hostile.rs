@@ -32,15 +32,14 @@ async fn typed_everywhere(attempt: &str) -> World {
     let fresh = operator.get_once(&key).await;
     let (_, token) = fresh.text.split_once("id=\"fresh-token\">").unwrap();
     world.secrets.push(token.split('<').next().unwrap().to_owned());
-    // A call whose path is the attempt, as far as addresses go.
-    let path = format!("/v1/{}", attempt.replace(' ', "%20"));
+    // A call whose path is the attempt.
+    let path = format!("/v1/{attempt}");
     let token = world.secrets.last().unwrap().clone();
-    let answer =
-        world.demo.authorize(json!({ "token": token, "method": "GET", "path": path, "ip": "127.0.0.1" })).await;
-    let id = answer["request_id"].as_str().unwrap_or_default().to_owned();
-    if !id.is_empty() {
-        world.words.insert("decision", id);
-    }
+    let question = json!({ "token": token, "method": "GET", "path": path, "ip": "127.0.0.1" });
+    let answer = world.demo.authorize(question).await;
+    assert_eq!(answer["reason"], "path_ambiguous");
+    let decisions = world.operator.done("GET", "/v1/decisions?limit=1", serde_json::Value::Null).await;
+    world.words.insert("decision", decisions["items"][0]["id"].as_str().unwrap().to_owned());
     world.words.insert("key", key.trim_start_matches("/keys/").to_owned());
 
     let (revoked, _) = world.key("live", attempt, json!({ "note": attempt })).await;
@@ -129,6 +128,14 @@ async fn attempted(attempt: &str) {
         "/keys/{key}/revoke",
     ] {
         assert!(shown.contains(&world.fill(name)), "{name} does not show what was typed: {shown:#?}");
+    }
+    for path in
+        ["/decisions/{decision}", "/keys/{key}", "/accounts/{account}/live/decisions", "/installation/decisions"]
+    {
+        let seen = visit.get(&world.fill(path)).await;
+        // Long paths are recorded in part.
+        let begins = format!("GET /v1/{}", &attempt[..attempt.len().min(100)]);
+        assert!(text_of(&seen.text).contains(&begins), "{path}: {}", seen.text);
     }
     // Forms that come back show what was typed.
     let base = world.fill("/accounts/{account}/live/keys");
