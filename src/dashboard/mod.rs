@@ -33,7 +33,8 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::header::{
-    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    X_FRAME_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::{Next, from_fn};
@@ -138,9 +139,14 @@ async fn nothing_there(headers: HeaderMap) -> Response {
     }
 }
 
-/// Headers of every page.
+/// Headers of every page. An address that no handler could read, which is answered in bare words, is a page as well.
 async fn guarded(request: Request, next: Next) -> Response {
-    with_headers(next.run(request).await)
+    let response = next.run(request).await;
+    let is_bare = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"));
+    if is_bare && response.status().is_client_error() {
+        return with_headers(frame::refused(&Problem::not_found()));
+    }
+    with_headers(response)
 }
 
 fn with_headers(mut response: Response) -> Response {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::visit::{Visit, look, with_form};
+use super::visit::{Visit, check, look, with_form};
 use super::world::{ENDINGS, FORMS, OTHERS, PAGES, World};
 
 const EVERYBODY: [char; 5] = ['O', 'W', 'D', 'V', 'X'];
@@ -158,4 +158,37 @@ async fn what_is_too_large_or_no_form_at_all_is_refused_and_the_next_page_is_the
         assert_eq!(look(request.send().await.unwrap()).await.status, 403, "{kind}");
     }
     assert_eq!(visit.get("/accounts").await.status, 200);
+}
+
+#[tokio::test]
+async fn an_address_of_nothing_is_a_page_that_says_so() {
+    let world = World::new().await;
+    let (operator, viewer) = (world.visit('O').await, world.visit('V').await);
+    for path in [
+        "/nothing",
+        "/accounts/{account}/staging",
+        "/accounts/{account}/staging/keys",
+        "/accounts/{account}/live/nothing",
+        "/accounts/acct_0000000000000000/live",
+        "/accounts/nonsense/team",
+        "/keys/nonsense/edit",
+        "/keys/%2e%2e%2fusers/rotate",
+        "/decisions/nonsense",
+        "/people/nonsense",
+        "/policies/history/nonsense",
+        "/policies/file?path=../../../etc/passwd",
+        "/policies/file?path=policies/docs-api.cedar&revision=nonsense",
+        "/accounts/{account}/live/keys?after=nonsense",
+        "/accounts/{account}/live/keys?show=expiring-nonsense",
+        "/accounts/{account}/live/decisions?outcome=nonsense",
+    ] {
+        let path = world.fill(path);
+        for visit in [&operator, &viewer] {
+            let answer = visit.request("GET", &path).header("accept", "text/html").send().await.unwrap();
+            let seen = look(answer).await;
+            assert!([400, 403, 404].contains(&seen.status), "{path}: {} {}", seen.status, seen.text);
+            assert!(seen.text.contains("Go to the Dashboard"), "{path}: {}", seen.text);
+            check(&path, &seen);
+        }
+    }
 }

@@ -116,7 +116,7 @@ pub async fn look(response: Response) -> Seen {
 }
 
 /// What holds of every answer.
-fn check(path: &str, seen: &Seen) {
+pub fn check(path: &str, seen: &Seen) {
     let header = |name: &str| seen.headers.get(name).map_or("", |value| value.to_str().unwrap());
     for (name, value) in [
         ("content-security-policy", CONTENT),
