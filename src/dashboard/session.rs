@@ -5,10 +5,10 @@
 //! (which a changed password and a shut-out person bring about), and with the process.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use base64ct::{Base64UrlUnpadded, Encoding as _};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
@@ -86,14 +86,19 @@ pub struct Sessions {
     held: Mutex<HashMap<Name, Session>>,
 }
 
-/// A text that nobody can guess: 256 bits from the system.
+/// A text that nobody can guess: 256 bits from the system, in hexadecimal digits, so that it looks like no token of ours.
 ///
 /// # Errors
 /// When the system gives no randomness.
 pub fn random() -> Result<Zeroizing<String>, getrandom::Error> {
     let mut bytes = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *bytes)?;
-    Ok(Zeroizing::new(Base64UrlUnpadded::encode_string(&*bytes)))
+    let mut text = Zeroizing::new(String::with_capacity(2 * bytes.len()));
+    for byte in *bytes {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    Ok(text)
 }
 
 fn name(cookie: &str) -> Name {

@@ -10,12 +10,19 @@ use jiff::{SignedDuration, Timestamp};
 pub struct Moment {
     at: Timestamp,
     now: Timestamp,
+    /// Whether it is only known to the minute.
+    is_rough: bool,
 }
 
 impl Moment {
     /// This moment, seen from `now`.
     pub fn new(at: Timestamp, now: Timestamp) -> Self {
-        Self { at, now }
+        Self { at, now, is_rough: false }
+    }
+
+    /// A moment that is cut to its minute.
+    pub fn rough(at: Timestamp, now: Timestamp) -> Self {
+        Self { at, now, is_rough: true }
     }
 
     /// For machines: RFC 3339.
@@ -23,9 +30,10 @@ impl Moment {
         self.at.to_string()
     }
 
-    /// To the second, in UTC.
+    /// To the second or, where no more is known, to the minute; in UTC.
     pub fn exact(&self) -> String {
-        self.at.strftime("%-d %B %Y, %H:%M:%S UTC").to_string()
+        let form = if self.is_rough { "%-d %B %Y, %H:%M UTC" } else { "%-d %B %Y, %H:%M:%S UTC" };
+        self.at.strftime(form).to_string()
     }
 
     /// Whether it is gone.
@@ -41,6 +49,9 @@ impl fmt::Display for Moment {
         let seconds = distance.unsigned_abs().as_secs();
         if seconds > 182 * 86_400 {
             return write!(f, "{}", self.at.strftime("%-d %b %Y"));
+        }
+        if self.is_rough && seconds < 60 {
+            return f.write_str("within a minute");
         }
         if seconds < 5 {
             return f.write_str("now");
@@ -119,6 +130,17 @@ mod tests {
             let at = now + SignedDuration::from_secs(seconds);
             assert_eq!(Moment::new(at, now).to_string(), expected);
         }
+    }
+
+    #[test]
+    fn what_is_known_rough_is_said_so() {
+        let now = Timestamp::from_second(1_800_000_030).unwrap();
+        let used = |seconds: i64| Moment::rough(now - SignedDuration::from_secs(seconds), now);
+        assert_eq!(
+            (used(30).to_string(), used(30).exact()),
+            ("within a minute".into(), "15 January 2027, 08:00 UTC".into())
+        );
+        assert_eq!(used(90).to_string(), "1 minute ago");
     }
 
     #[test]

@@ -32,19 +32,14 @@ pub struct Happening {
 /// What people are called, by their ids, as far as the reader may know.
 type Names = HashMap<String, String>;
 
-/// People of an account, or everybody.
+/// Members of the account, and everybody: whoever may not see people sees their ids.
 async fn names(client: &Client, account: Option<&str>) -> Arc<Names> {
-    // Whoever may not see people sees their ids.
-    let named = match account {
-        Some(account) => {
-            let members: ListOf<Member> = client.get(&["accounts", account, "members"], &[]).await.unwrap_or_default();
-            members.items.into_iter().map(|member| (member.user, member.name)).collect()
-        }
-        None => {
-            let people: ListOf<UserView> = client.get(&["users"], &[("limit", "1000")]).await.unwrap_or_default();
-            people.items.into_iter().map(|person| (person.id, person.name)).collect()
-        }
-    };
+    let people: ListOf<UserView> = client.get(&["users"], &[("limit", "1000")]).await.unwrap_or_default();
+    let mut named: Names = people.items.into_iter().map(|person| (person.id, person.name)).collect();
+    if let Some(account) = account {
+        let members: ListOf<Member> = client.get(&["accounts", account, "members"], &[]).await.unwrap_or_default();
+        named.extend(members.items.into_iter().map(|member| (member.user, member.name)));
+    }
     Arc::new(named)
 }
 

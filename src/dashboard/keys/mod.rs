@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::api::{Client, Problem};
 use super::show::Moment;
 use crate::http::manage::view::{KeyState, KeyView};
-use crate::key::Kind;
+use crate::key::{Kind, LastUsed};
 
 /// How long before something is due a key's page says so.
 const SOON: SignedDuration = SignedDuration::from_hours(24 * 7);
@@ -89,6 +89,11 @@ impl Shown {
     /// Whether its secret is known to others.
     pub fn is_compromised(&self) -> bool {
         self.key.state == KeyState::Compromised
+    }
+
+    /// When a secret was used.
+    pub fn used(&self, used: &LastUsed) -> Moment {
+        Moment::rough(used.at, self.now)
     }
 
     /// A moment.
