@@ -3,8 +3,6 @@
 use askama::Template;
 use axum::extract::{Path, RawQuery};
 use axum::http::Method;
-use axum::response::Response;
-use serde::Deserialize;
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -14,26 +12,18 @@ use super::frame::{Frame, Section, page as answer, page_with};
 use super::session::random;
 use super::show::with;
 use super::visitor::{Answer, Posted, Visitor, see_other};
-use crate::http::manage::view::{AccountView, KeyView, NewAccount};
+use crate::http::manage::view::{AccountView, KeyView, NewAccount, Page as ListOf};
 use crate::key::Mode;
 
 /// Accounts of a page.
 const PAGE: &str = "50";
-
-/// Some of the accounts.
-#[derive(Deserialize)]
-struct Accounts {
-    items: Vec<AccountView>,
-    next: Option<String>,
-    total: u64,
-}
 
 #[derive(Template)]
 #[template(path = "accounts/list.html")]
 struct List {
     frame: Frame,
     accounts: Vec<AccountView>,
-    total: u64,
+    total: usize,
     search: String,
     once: Zeroizing<String>,
     name: String,
@@ -51,10 +41,10 @@ async fn listed(visitor: &Visitor, fields: &Fields, name: &str, problem: Option<
     let frame = Frame::new(visitor, Section::Accounts, "Accounts").await?;
     let search = fields.text("search").to_owned();
     let asked = [("search", search.as_str()), ("after", fields.text("after")), ("limit", PAGE)];
-    let accounts: Accounts = visitor.client.get(&["accounts"], &asked).await?;
+    let accounts: ListOf<AccountView> = visitor.client.get(&["accounts"], &asked).await?;
     let next = accounts.next.map(|next| with(fields.pairs(), "after", &next));
     let once = random().map_err(|error| Problem::internal(&error))?;
-    let (accounts, total) = (accounts.items, accounts.total);
+    let (accounts, total) = (accounts.items, accounts.total.unwrap_or_default());
     Ok(List { frame, accounts, total, search, once, name: name.to_owned(), problem, next })
 }
 
@@ -136,11 +126,9 @@ pub async fn close(Path(account): Path<String>, Posted { visitor, fields }: Post
     told(&visitor, done.map(|account| format!("“{}” is closed, and all its keys are revoked.", account.name)), &account)
 }
 
-fn told(visitor: &Visitor, done: Result<String, Problem>, account: &str) -> Result<Response, super::visitor::Failure> {
-    match done {
-        Ok(text) => visitor.tell(text),
-        Err(problem) if problem.is_about_input() => visitor.warn(problem.detail),
-        Err(problem) => return Err(problem.into()),
+fn told(visitor: &Visitor, done: Result<String, Problem>, account: &str) -> Answer {
+    if let Some(text) = visitor.or_warn(done, Problem::is_about_input)? {
+        visitor.tell(text);
     }
     Ok(see_other(&format!("/accounts/{account}/settings")))
 }

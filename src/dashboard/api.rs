@@ -63,6 +63,11 @@ impl Problem {
         matches!(self.status, 400 | 409 | 412 | 413 | 422 | 429 | 503)
     }
 
+    /// The same, or about what a form names and there is no more.
+    pub fn is_about_input_or_gone(&self) -> bool {
+        self.is_about_input() || self.status == 404
+    }
+
     /// Its status.
     pub fn status(&self) -> StatusCode {
         StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
@@ -226,7 +231,6 @@ fn sentence(said: String) -> String {
 
 async fn read<T: DeserializeOwned>(response: Response<Body>) -> Result<T, Problem> {
     let bytes = to_bytes(response.into_body(), LARGEST).await.map_err(|error| Problem::internal(&error))?;
-    let bytes = Zeroizing::new(bytes.to_vec());
     serde_json::from_slice(&bytes).map_err(|error| Problem::internal(&error))
 }
 

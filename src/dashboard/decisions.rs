@@ -6,7 +6,6 @@ use askama::Template;
 use axum::extract::{Path, RawQuery};
 use axum::http::{HeaderMap, Method};
 use jiff::Timestamp;
-use serde::Deserialize;
 
 use super::api::{Client, Problem};
 use super::fields::Fields;
@@ -15,6 +14,7 @@ use super::show::{Moment, with};
 use super::visitor::{Answer, Visitor};
 use crate::authorize::explain::{Examined, Explanation, State};
 use crate::authorize::verdict::Reason;
+use crate::http::manage::explain::Told as Explained;
 use crate::http::manage::view::{KeyView, Page as ListOf};
 use crate::key::Mode;
 use crate::recorded::Told;
@@ -144,9 +144,8 @@ async fn list(visitor: &Visitor, frame: Frame, base: String, whose: &[(&str, &st
     asked.extend([("outcome", outcome), ("reason", reason), ("action", action), ("after", after), ("limit", PAGE)]);
     let (decisions, next) = get(&visitor.client, &asked, frame.now).await?;
     let routes = super::policies::in_force(&visitor.client).await?.routes;
-    let live = with([("outcome", outcome)].into_iter(), "", "");
     Ok(answer(&Page {
-        live: format!("{base}/live{}", if live == "?" { "" } else { &live }),
+        live: format!("{base}/live{}", with(std::iter::empty(), "outcome", outcome)),
         is_filtered: !(outcome.is_empty() && reason.is_empty() && action.is_empty()),
         is_first: after.is_empty(),
         next: next.map(|next| with(fields.pairs(), "after", &next)),
@@ -185,13 +184,6 @@ async fn watch(visitor: &Visitor, whose: &[(&str, &str)], query: Option<String>,
     let call = visitor.client.call(Method::GET, &["decisions", "live"], &asked);
     let call = if last.is_empty() { call } else { call.header("last-event-id", last) };
     Ok(call.response().await?)
-}
-
-/// Why a call is decided as it is.
-#[derive(Deserialize)]
-pub struct Explained {
-    #[serde(flatten)]
-    pub explanation: Explanation,
 }
 
 /// What is told of a policy that was looked into.

@@ -2,7 +2,6 @@
 
 use askama::Template;
 use axum::extract::Path;
-use serde::Deserialize;
 
 use super::api::Problem;
 use super::chart::Day;
@@ -10,6 +9,7 @@ use super::decisions::{self, Decision};
 use super::frame::{Frame, Section, page as answer};
 use super::keys::{Shown, list::concerns};
 use super::visitor::{Answer, Failure, Visitor, see_other};
+use crate::http::manage::decisions::{Outcomes, TopAddress, TopDecisions, TopKey, TopRoute};
 use crate::http::manage::figures::Figures;
 use crate::http::manage::view::{AccountView, Page as ListOf};
 use crate::key::Mode;
@@ -19,45 +19,42 @@ const DECISIONS: &str = "10";
 /// Rows of each list.
 const BUSIEST: usize = 8;
 
-/// The busiest.
-#[derive(Deserialize, Default)]
-struct Top {
-    keys: Vec<Busy>,
-    routes: Vec<Busy>,
-    addresses: Vec<Busy>,
-}
-
 /// One of the busiest.
-#[derive(Deserialize)]
 pub struct Busy {
-    key: Option<String>,
-    name: Option<String>,
-    route: Option<String>,
-    address: Option<String>,
-    allow: u64,
-    unauthenticated: u64,
-    forbidden: u64,
+    /// What it is.
+    pub title: String,
+    /// Where there is more.
+    pub href: Option<String>,
+    outcomes: Outcomes,
 }
 
 impl Busy {
-    /// What it is.
-    pub fn title(&self) -> &str {
-        [&self.name, &self.route, &self.address, &self.key].into_iter().flatten().next().map_or("", String::as_str)
-    }
-
-    /// Where there is more.
-    pub fn href(&self) -> Option<String> {
-        self.key.as_ref().map(|key| format!("/keys/{key}"))
-    }
-
     /// How many decisions there were.
     pub fn total(&self) -> u64 {
-        self.allow + self.unauthenticated + self.forbidden
+        self.outcomes.allow + self.denied()
     }
 
     /// How many of them were not allowed.
     pub fn denied(&self) -> u64 {
-        self.unauthenticated + self.forbidden
+        self.outcomes.unauthenticated + self.outcomes.forbidden
+    }
+}
+
+impl From<TopKey> for Busy {
+    fn from(TopKey { key, name, outcomes, .. }: TopKey) -> Self {
+        Self { href: Some(format!("/keys/{key}")), title: name.unwrap_or(key), outcomes }
+    }
+}
+
+impl From<TopRoute> for Busy {
+    fn from(TopRoute { action, route, outcomes }: TopRoute) -> Self {
+        Self { title: route.unwrap_or(action), href: None, outcomes }
+    }
+}
+
+impl From<TopAddress> for Busy {
+    fn from(TopAddress { address, outcomes }: TopAddress) -> Self {
+        Self { title: address, href: None, outcomes }
     }
 }
 
@@ -71,8 +68,8 @@ pub struct Busiest {
 }
 
 impl Busiest {
-    fn new(title: &'static str, mut items: Vec<Busy>) -> Self {
-        items.truncate(BUSIEST);
+    fn new(title: &'static str, items: Vec<impl Into<Busy>>) -> Self {
+        let items: Vec<Busy> = items.into_iter().take(BUSIEST).map(Into::into).collect();
         let most = items.iter().map(Busy::total).max().unwrap_or(1).max(1);
         Self { title, items, most }
     }
@@ -123,7 +120,7 @@ pub async fn of_account(visitor: Visitor, Path((account, mode)): Path<(String, S
 
 async fn top(visitor: &Visitor, query: &[(&str, &str)]) -> Vec<Busiest> {
     // Where nothing is recorded, nothing is busy.
-    let top: Top = visitor.client.get(&["decisions", "top"], query).await.unwrap_or_default();
+    let Ok(top) = visitor.client.get::<TopDecisions>(&["decisions", "top"], query).await else { return Vec::new() };
     vec![
         Busiest::new("Busiest keys", top.keys),
         Busiest::new("Busiest routes", top.routes),

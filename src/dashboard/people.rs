@@ -59,10 +59,8 @@ pub async fn remove_member(Path((account, user)): Path<(String, String)>, Posted
 }
 
 fn told(visitor: &Visitor, done: Result<(), Problem>, text: &str, next: &str) -> Answer {
-    match done {
-        Ok(()) => visitor.tell(text),
-        Err(problem) if problem.is_about_input() || problem.status == 404 => visitor.warn(problem.detail),
-        Err(problem) => return Err(problem.into()),
+    if visitor.or_warn(done, Problem::is_about_input_or_gone)?.is_some() {
+        visitor.tell(text);
     }
     Ok(see_other(next))
 }

@@ -70,13 +70,10 @@ pub async fn create_token(Posted { visitor, fields }: Posted) -> Answer {
     let end = days.and_then(|days| Timestamp::now().checked_add(SignedDuration::from_hours(24 * days.min(3660))).ok());
     let asked = json!({ "name": fields.text("name"), "expires_at": end });
     let call = visitor.client.call(Method::POST, &["users", &visitor.me.id, "tokens"], &[]);
-    match call.body(&asked).once(fields.text("once")).send::<TokenView>().await {
-        Ok(made) => {
-            visitor.tell(format!("The token “{}” was made.", made.name));
-            visitor.keep(made.token.map(|token| Fresh { of: made.id, token }).into_iter().collect());
-        }
-        Err(problem) if problem.is_about_input() => visitor.warn(problem.detail),
-        Err(problem) => return Err(problem.into()),
+    let made = call.body(&asked).once(fields.text("once")).send::<TokenView>().await;
+    if let Some(made) = visitor.or_warn(made, Problem::is_about_input)? {
+        visitor.tell(format!("The token “{}” was made.", made.name));
+        visitor.keep(made.token.map(|token| Fresh { of: made.id, token }).into_iter().collect());
     }
     Ok(see_other("/me"))
 }
@@ -84,10 +81,8 @@ pub async fn create_token(Posted { visitor, fields }: Posted) -> Answer {
 /// Removes a token.
 pub async fn delete_token(Path(token): Path<String>, Posted { visitor, .. }: Posted) -> Answer {
     let call = visitor.client.call(Method::DELETE, &["users", &visitor.me.id, "tokens", &token], &[]);
-    match call.done().await {
-        Ok(()) => visitor.tell("The token is removed, and works no more."),
-        Err(problem) if problem.is_about_input() || problem.status == 404 => visitor.warn(problem.detail),
-        Err(problem) => return Err(problem.into()),
+    if visitor.or_warn(call.done().await, Problem::is_about_input_or_gone)?.is_some() {
+        visitor.tell("The token is removed, and works no more.");
     }
     Ok(see_other("/me"))
 }

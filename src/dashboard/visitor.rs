@@ -145,6 +145,21 @@ impl Visitor {
         self.shared.sessions.tell(&self.cookie, Notice { is_error: true, text: text.into() });
     }
 
+    /// What was done; none where the problem is one of these, which the next page tells.
+    ///
+    /// # Errors
+    /// Any other problem.
+    pub fn or_warn<T>(&self, done: Result<T, Problem>, is_told: fn(&Problem) -> bool) -> Result<Option<T>, Problem> {
+        match done {
+            Ok(done) => Ok(Some(done)),
+            Err(problem) if is_told(&problem) => {
+                self.warn(problem.detail);
+                Ok(None)
+            }
+            Err(problem) => Err(problem),
+        }
+    }
+
     /// What there is to tell, once.
     pub fn told(&self) -> Vec<Notice> {
         self.shared.sessions.told(&self.cookie)

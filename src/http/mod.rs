@@ -5,7 +5,7 @@
 //! [`Admin`] for people and scripts.
 
 pub mod admin;
-mod answer;
+pub(crate) mod answer;
 mod decide;
 pub mod decision;
 pub mod descriptors;

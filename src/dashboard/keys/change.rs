@@ -39,10 +39,11 @@ pub async fn rotate(Path(key): Path<String>, Posted { visitor, fields }: Posted)
     let overlap = fields.given("overlap").unwrap_or("24h");
     // Sent twice, by an impatient click, it would end the secret that is out there.
     let call = visitor.client.call(Method::POST, &["keys", &key, "rotate"], &[]).body(&json!({ "overlap": overlap }));
-    let rotated: KeyView = match told(&visitor, call.once(fields.text("once")).send().await)? {
-        Some(key) => key,
-        None => return Ok(see_other(&format!("/keys/{key}"))),
-    };
+    let rotated: KeyView =
+        match visitor.or_warn(call.once(fields.text("once")).send().await, Problem::is_about_input)? {
+            Some(key) => key,
+            None => return Ok(see_other(&format!("/keys/{key}"))),
+        };
     if let Some(token) = rotated.token {
         visitor.keep(vec![Fresh { of: rotated.id.clone(), token }]);
     }
@@ -114,16 +115,5 @@ pub async fn compromise(Path(key): Path<String>, Posted { visitor, .. }: Posted)
 
 /// Has the API do it. What cannot be done as things are is told by the key's page; the key is not there then.
 async fn change(visitor: &Visitor, key: &str, what: &str, body: &Value) -> Result<Option<KeyView>, Problem> {
-    told(visitor, visitor.client.post(&["keys", key, what], body).await)
-}
-
-fn told(visitor: &Visitor, done: Result<KeyView, Problem>) -> Result<Option<KeyView>, Problem> {
-    match done {
-        Ok(key) => Ok(Some(key)),
-        Err(problem) if problem.is_about_input() => {
-            visitor.warn(problem.detail);
-            Ok(None)
-        }
-        Err(problem) => Err(problem),
-    }
+    visitor.or_warn(visitor.client.post(&["keys", key, what], body).await, Problem::is_about_input)
 }

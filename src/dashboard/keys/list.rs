@@ -3,7 +3,6 @@
 use askama::Template;
 use axum::extract::{Path, RawQuery};
 use jiff::{SignedDuration, Timestamp};
-use serde::Deserialize;
 
 use super::Shown;
 use crate::dashboard::access::Operations;
@@ -12,7 +11,7 @@ use crate::dashboard::fields::Fields;
 use crate::dashboard::frame::{Frame, Section, page as answer};
 use crate::dashboard::show::with;
 use crate::dashboard::visitor::{Answer, Visitor};
-use crate::http::manage::view::KeyView;
+use crate::http::manage::view::{KeyView, Page as ListOf};
 use crate::key::{Kind, Mode};
 
 /// Keys of a page.
@@ -36,18 +35,9 @@ const SHOW: [(&str, &str); 12] = [
 const KINDS: [(&str, &str); 4] =
     [("", "Every kind"), ("restricted", "Restricted"), ("secret", "Secret"), ("publishable", "Publishable")];
 
-/// Some of the keys.
-#[derive(Deserialize)]
-pub struct Keys {
-    items: Vec<KeyView>,
-    next: Option<String>,
-    total: u64,
-}
-
-impl Keys {
-    async fn get(client: &Client, account: &str, query: &[(&str, &str)]) -> Result<Self, Problem> {
-        client.get(&["accounts", account, "keys"], query).await
-    }
+/// Some of an account's keys.
+async fn get(client: &Client, account: &str, query: &[(&str, &str)]) -> Result<ListOf<KeyView>, Problem> {
+    client.get(&["accounts", account, "keys"], query).await
 }
 
 /// Keys that somebody should look at, the first few, and how many there are.
@@ -58,21 +48,22 @@ pub async fn concerns(
     now: Timestamp,
 ) -> Result<(Vec<Shown>, u64), Problem> {
     let query = [("mode", mode.as_str()), ("needs_attention", "true"), ("limit", "5")];
-    let keys = Keys::get(&visitor.client, account, &query).await?;
-    Ok((keys.items.into_iter().map(|key| Shown::new(key, now)).collect(), keys.total))
+    let keys = get(&visitor.client, account, &query).await?;
+    let total = keys.total.unwrap_or_default() as u64;
+    Ok((keys.items.into_iter().map(|key| Shown::new(key, now)).collect(), total))
 }
 
 /// The oldest working keys of the two kinds that every account has.
 async fn standard(client: &Client, account: &str, mode: Mode) -> Result<(Option<KeyView>, Option<KeyView>), Problem> {
     // All keys are looked through for each call, and those that came with the account are nearly always among the first.
     let query = [("mode", mode.as_str()), ("kind", "publishable,secret"), ("state", "active"), ("limit", "20")];
-    let keys = Keys::get(client, account, &query).await?;
+    let keys = get(client, account, &query).await?;
     let (mut publishable, mut secret): (Vec<_>, Vec<_>) =
         keys.items.into_iter().partition(|key| key.kind == Kind::Publishable);
     for (found, kind) in [(&mut publishable, "publishable"), (&mut secret, "secret")] {
         if found.is_empty() && keys.next.is_some() {
             let query = [query[0], ("kind", kind), query[2], ("limit", "1")];
-            *found = Keys::get(client, account, &query).await?.items;
+            *found = get(client, account, &query).await?.items;
         }
     }
     Ok((publishable.into_iter().next(), secret.into_iter().next()))
@@ -122,7 +113,7 @@ pub async fn page(visitor: Visitor, Path((account, mode)): Path<(String, Mode)>,
             None => asked.push(("state", other)),
         },
     }
-    let found = Keys::get(&visitor.client, &account, &asked).await?;
+    let found = get(&visitor.client, &account, &asked).await?;
     // The pair is told of above; a list of what was looked for is whole.
     let is_above = |key: &KeyView| [&publishable, &secret].into_iter().flatten().any(|above| above.id == key.id);
     let keys = found.items.into_iter().filter(|key| is_filtered || !is_above(key));
@@ -143,7 +134,7 @@ pub async fn page(visitor: Visitor, Path((account, mode)): Path<(String, Mode)>,
         publishable: publishable.map(|key| Shown::new(key, now)),
         secret: secret.map(|key| Shown::new(key, now)),
         more_concerns: all_concerns.saturating_sub(concerns.len() as u64),
-        total: found.total,
+        total: found.total.unwrap_or_default() as u64,
         can_create: can.has("createKey") && frame.place.as_ref().is_some_and(|place| !place.is_closed),
         keys,
         concerns,

@@ -143,10 +143,8 @@ pub async fn approve(Posted { visitor, fields }: Posted) -> Answer {
 
 async fn order(visitor: &Visitor, what: &str, digest: &str, told: &str) -> Answer {
     let done: Result<Value, Problem> = visitor.client.post(&["policies", what], &json!({ "digest": digest })).await;
-    match done {
-        Ok(_) => visitor.tell(told),
-        Err(problem) if problem.is_about_input() || problem.status == 404 => visitor.warn(problem.detail),
-        Err(problem) => return Err(problem.into()),
+    if visitor.or_warn(done, Problem::is_about_input_or_gone)?.is_some() {
+        visitor.tell(told);
     }
     Ok(see_other("/policies"))
 }

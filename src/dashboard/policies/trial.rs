@@ -2,15 +2,16 @@
 
 use askama::Template;
 use axum::extract::RawQuery;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{TABS, around, in_force};
 use crate::dashboard::api::{Problem, set};
-use crate::dashboard::decisions::{Explained, Why};
+use crate::dashboard::decisions::Why;
 use crate::dashboard::fields::Fields;
 use crate::dashboard::frame::{Frame, page as answer};
 use crate::dashboard::visitor::{Answer, Visitor};
+use crate::http::answer::Decided;
+use crate::http::manage::explain::Told;
 
 #[derive(Template)]
 #[template(path = "policies/try.html")]
@@ -25,24 +26,9 @@ struct Try {
 }
 
 /// What a call comes to.
-#[derive(Deserialize)]
-struct Verdict {
-    decision: String,
-    status: u16,
-    reason: String,
-    message: String,
-}
-
 struct Outcome {
-    verdict: Verdict,
+    verdict: Decided,
     why: Why,
-}
-
-#[derive(Deserialize)]
-struct Tried {
-    verdict: Verdict,
-    #[serde(flatten)]
-    explained: Explained,
 }
 
 /// What a call would come to, which is not made.
@@ -52,16 +38,15 @@ pub async fn page(visitor: Visitor, RawQuery(query): RawQuery) -> Answer {
     let scopes = in_force(&visitor.client).await?.scopes;
     let chosen: Vec<String> = fields.all("scope").into_iter().map(str::to_owned).collect();
     let tried = match fields.given("path") {
-        Some(path) => Some(visitor.client.post::<Tried>(&["explain"], &asked(&fields, path)).await),
+        Some(path) => Some(visitor.client.post::<Told>(&["explain"], &asked(&fields, path)).await),
         None => None,
     };
     let (problem, outcome) = match tried {
         None => (None, None),
-        Some(Ok(Tried { verdict, explained })) => {
-            let why = Why { explanation: explained.explanation, is_linked: true };
-            (None, Some(Outcome { verdict, why }))
+        Some(Ok(Told { verdict, explanation })) => {
+            (None, Some(Outcome { verdict, why: Why { explanation, is_linked: true } }))
         }
-        Some(Err(problem)) if problem.is_about_input() || problem.status == 404 => (Some(problem), None),
+        Some(Err(problem)) if problem.is_about_input_or_gone() => (Some(problem), None),
         Some(Err(problem)) => return Err(problem.into()),
     };
     Ok(answer(&Try { frame, here: "/policies/try", fields, scopes, chosen, problem, outcome }))
