@@ -4,9 +4,9 @@
 //! security team's, in `policies/management.cedar` and `policies/management/`. The two halves have a schema each, so
 //! that no policy about the API can lock operators out, and none about operators lets a call through.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use cedar_policy::{Entity, EntityId, EntityTypeName, EntityUid, PolicySet, Schema, SchemaFragment};
+use cedar_policy::{Entity, EntityId, EntityTypeName, EntityUid, Policy, PolicySet, Schema, SchemaFragment};
 
 use super::Problem;
 
@@ -80,6 +80,13 @@ impl Management {
                 .insert(route.into(), Operation { name: name.as_str().into(), action: uid, action_entities, about });
         }
         Ok(Self { schema, policies, operations })
+    }
+
+    /// The ids of the accounts that policies name. To the policies, two others in which a caller has the same role are one.
+    pub fn named_accounts(&self) -> HashSet<Box<str>> {
+        let named = self.policies.policies().flat_map(Policy::entity_literals);
+        let accounts = named.filter(|uid| uid.type_name().basename() == "Account");
+        accounts.map(|uid| uid.id().unescaped().into()).collect()
     }
 
     /// The operation at a method and a path template, such as `GET` and `/v1/keys/{key}`.

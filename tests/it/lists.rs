@@ -209,3 +209,35 @@ async fn the_trail_is_the_same_from_both_ends_and_as_json_lines() {
     let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(whole["items"], json!(lines));
 }
+
+#[tokio::test]
+async fn accounts_are_listed_as_policies_let_each_be_seen() {
+    let demo = Demo::start();
+    let operator = Person::operator(&demo);
+    let mut made = Vec::new();
+    for name in ["one", "two", "three", "four"] {
+        let account = operator.done("POST", "/v1/accounts", json!({ "name": name })).await;
+        made.push(account["id"].as_str().unwrap().to_owned());
+    }
+    let roles = json!({ &made[0]: "owner", &made[1]: "viewer", &made[2]: "viewer" });
+    let ada = json!({ "email": "ada@example.com", "name": "Ada", "roles": roles });
+    let ada = operator.done("POST", "/v1/users", ada).await;
+    let token = json!({ "name": "script" });
+    let token = operator.done("POST", &format!("/v1/users/{}/tokens", ada["id"].as_str().unwrap()), token).await;
+    let ada = operator.with(Some(token["token"].as_str().unwrap().to_owned()));
+    let listed = async |person: &Person| ids(&person.done("GET", "/v1/accounts", Value::Null).await);
+    assert_eq!(listed(&ada).await, made[..3]);
+    assert_eq!(listed(&operator).await[1..], made, "behind the demo's");
+
+    // One that a policy names is not like the others, whatever role somebody has there.
+    let hidden = format!(
+        "@id(\"hide\")\nforbid (principal, action == Keyward::Action::\"getAccount\", \
+         resource == Keyward::Account::\"{}\");\n",
+        made[1]
+    );
+    std::fs::create_dir(demo.policies().join("management")).unwrap();
+    std::fs::write(demo.policies().join("management/hide.cedar"), hidden).unwrap();
+    demo.until_report(|report| report.to_string().contains("\"hide\"")).await;
+    assert_eq!(listed(&ada).await, [made[0].as_str(), &made[2]]);
+    assert_eq!(listed(&operator).await[1..], [made[0].as_str(), &made[2], &made[3]]);
+}

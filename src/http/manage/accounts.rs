@@ -10,7 +10,7 @@ use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
 
 use super::input::{Input, Params, RetryKey, Seen};
-use super::key_list::holds;
+use super::key_list::{beyond, holds};
 use super::keys::Paging;
 use super::once::{Made, once, shown};
 use super::refusal::{Refusal, Refusals};
@@ -126,10 +126,10 @@ pub(super) async fn list_accounts(
     if let Some(search) = &filter.search {
         let (search, lower) = (search.trim(), search.trim().to_lowercase());
         let is_found =
-            |live: &LiveAccount| holds(&live.account.name, &lower) || live.account.id.to_string().starts_with(search);
+            |live: &LiveAccount| holds(&live.account.name, &lower) || beyond(search, &["acct_", live.account.id.as_str()]) == Some("");
         accounts.retain(|live| is_found(live));
     }
-    accounts.retain(|live| caller.could("getAccount", Subject::Account(live.account.id)));
+    caller.keep_those_that_could("getAccount", &mut accounts);
     let (total, paging) = (accounts.len(), Paging { after: filter.after, limit: filter.limit });
     accounts.sort_by_key(|live| (live.account.created_at, live.account.id));
     if let Some(after) = &paging.after {

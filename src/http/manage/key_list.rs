@@ -151,11 +151,10 @@ impl Search {
     }
 
     fn finds(&self, key: &Key) -> bool {
-        let is_id = || key.id.to_string().starts_with(&self.text);
         let holds = |text: &str| holds(text, &self.lower);
         holds(&key.name)
             || key.note().is_some_and(holds)
-            || is_id()
+            || beyond(&self.text, &["key_", key.id.as_str()]) == Some("")
             || key.secrets().any(|secret| self.is_of(key, secret))
     }
 
@@ -168,13 +167,22 @@ impl Search {
             return secret.phc.foreign_start().is_some_and(|start| start.starts_with(&self.text));
         }
         let selector = secret.selector.as_str();
-        let head = [key.kind.prefix(), "_", key.mode.as_str(), "_"];
-        let behind = head.iter().try_fold(self.text.as_str(), |rest, part| rest.strip_prefix(part));
         // Who pastes more of a token than its selector finds the key, too; what is behind it is not looked at.
         selector.starts_with(&self.text)
-            || behind.is_some_and(|rest| selector.starts_with(rest) || rest.starts_with(selector))
-            || head.concat().starts_with(&self.text)
+            || beyond(&self.text, &[key.kind.prefix(), "_", key.mode.as_str(), "_", selector]).is_some()
     }
+}
+
+/// What is left of a text behind these parts, one after the other: nothing, when it ends among them; `None`, when it says
+/// something else.
+pub(super) fn beyond<'a>(mut text: &'a str, parts: &[&str]) -> Option<&'a str> {
+    for part in parts {
+        match text.strip_prefix(part) {
+            Some(rest) => text = rest,
+            None => return part.starts_with(text).then_some(""),
+        }
+    }
+    Some(text)
 }
 
 /// Whether a text holds another one that is in small letters already.
@@ -198,6 +206,14 @@ mod tests {
             let lower = found.to_lowercase();
             let whole = format!("{before}{}{after}", found.to_uppercase());
             prop_assert!(holds(&whole, &lower), "{:?} in {:?}", lower, whole);
+        }
+
+        #[test]
+        fn a_text_goes_along_with_parts_or_beyond_them(parts in prop::collection::vec("[ab]{1,3}", 0..4), text in "[ab]{0,9}") {
+            let whole = parts.concat();
+            let parts: Vec<_> = parts.iter().map(String::as_str).collect();
+            let left = if whole.starts_with(&text) { Some("") } else { text.strip_prefix(&whole) };
+            prop_assert_eq!(beyond(&text, &parts), left);
         }
 
         #[test]

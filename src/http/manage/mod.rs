@@ -27,6 +27,7 @@ mod transfer;
 pub(crate) mod users;
 pub(crate) mod view;
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -60,9 +61,10 @@ use crate::evaluation::Evaluation;
 use crate::key::Cost;
 use crate::ledger::{Ledger, LedgerError};
 use crate::pdp::Pdp;
-use crate::people::{Throttle, User};
+use crate::people::{Role, Throttle, User};
 use crate::policy::{Operation, Revision};
 use crate::recorded::Recorder;
+use crate::ring::LiveAccount;
 use crate::shadow::Shadow;
 use crate::trail::{Actor, By};
 
@@ -307,6 +309,22 @@ impl Caller {
     fn could(&self, operation: &str, subject: Subject<'_>) -> bool {
         let operation = self.revision.management().named(operation);
         operation.is_some_and(|operation| matches!(self.asked(operation, subject), Evaluation::Permitted(_)))
+    }
+
+    /// Leaves of these accounts those to which the caller could do another operation. One question is asked for all that
+    /// policies cannot tell apart.
+    fn keep_those_that_could(&self, operation: &str, accounts: &mut Vec<Arc<LiveAccount>>) {
+        let named = self.revision.management().named_accounts();
+        let mut answers: HashMap<Option<Role>, bool> = HashMap::new();
+        accounts.retain(|live| {
+            let id = live.account.id;
+            let ask = || self.could(operation, Subject::Account(id));
+            if !named.is_empty() && named.contains(id.to_string().as_str()) {
+                return ask();
+            }
+            let role = self.user.as_deref().and_then(|user| user.roles.get(&id).copied());
+            *answers.entry(role).or_insert_with(ask)
+        });
     }
 
     fn without_token() -> Refusal {
