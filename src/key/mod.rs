@@ -13,8 +13,10 @@ mod foreign;
 mod found;
 mod id;
 mod moment;
+mod new;
 mod record;
 mod secret;
+mod terms;
 mod token;
 mod used;
 
@@ -25,10 +27,12 @@ pub use foreign::{ForeignDigest, ForeignError, ForeignToken};
 pub use found::{Found, find_tokens};
 pub use id::{AccountId, ApiTokenId, EnvironmentId, IdError, KeyId, Selector, UserId};
 pub use moment::Moment;
+pub use new::{KeyError, NewKey};
 pub(crate) use record::is_presentable;
-pub use record::{Key, KeyError, Kind, Mode, NewKey, Retiring, Scope, State, Status, StoredSecret, UnknownWord};
+pub use record::{Key, Retiring, StoredSecret};
 #[cfg(test)]
 pub(crate) use secret::runs;
 pub use secret::{Ceiling, Cost, Glance, HashError, Phc, Remembered, Screen, Secret};
+pub use terms::{Kind, Mode, Scope, State, Status, UnknownWord};
 pub use token::{LastFour, Mint, MintError, NotAToken, NotFour, Presented, Token, UserToken, masked};
 pub use used::{LastUsed, UseStamp};

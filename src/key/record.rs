@@ -1,17 +1,14 @@
 //! A key: its record, and what may happen to it in its life.
 
-use std::fmt;
 use std::net::IpAddr;
-use std::str::FromStr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AccountId, EnvironmentId, Extras, KeyId, KeyUpdate, LONGEST_OVERLAP, LastFour, Mint, Moment, Phc, STARTS, Screen,
-    Selector,
+    AccountId, EnvironmentId, Extras, KeyError, KeyId, KeyUpdate, Kind, LONGEST_OVERLAP, LastFour, Mint, Mode, Moment,
+    NewKey, Phc, STARTS, Scope, Screen, Selector, State, Status,
 };
 
 /// Networks that a key may list.
@@ -19,173 +16,6 @@ pub(super) const MOST_ADDRESSES: usize = 100;
 
 /// Characters of a selector that people see.
 const SHOWN: usize = 6;
-
-/// What a key is for. What it *may do* is said by policies alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// Public by design: it is embedded in browsers and mobile clients.
-    Publishable,
-    /// Full access; kept on a server.
-    Secret,
-    /// What its scopes grant.
-    Restricted,
-}
-
-impl Kind {
-    /// The first two characters of its tokens.
-    pub fn prefix(self) -> &'static str {
-        match self {
-            Self::Publishable => "pk",
-            Self::Secret => "sk",
-            Self::Restricted => "rk",
-        }
-    }
-
-    /// Its name in JSON, headers and on the command line.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Publishable => "publishable",
-            Self::Secret => "secret",
-            Self::Restricted => "restricted",
-        }
-    }
-}
-
-/// Which of an account's two environments a key belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// Real data.
-    Live,
-    /// Isolated data to try things on.
-    Test,
-}
-
-impl Mode {
-    /// Its name in tokens, JSON, headers and environment ids.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Live => "live",
-            Self::Test => "test",
-        }
-    }
-}
-
-/// A word that names no kind or mode.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{word}` is not one of {choices}")]
-pub struct UnknownWord {
-    word: String,
-    choices: &'static str,
-}
-
-impl UnknownWord {
-    pub(crate) fn new(word: &str, choices: &'static str) -> Self {
-        Self { word: word.into(), choices }
-    }
-}
-
-impl FromStr for Kind {
-    type Err = UnknownWord;
-
-    fn from_str(word: &str) -> Result<Self, UnknownWord> {
-        [Self::Publishable, Self::Secret, Self::Restricted]
-            .into_iter()
-            .find(|kind| kind.as_str() == word)
-            .ok_or_else(|| UnknownWord::new(word, "publishable, secret, restricted"))
-    }
-}
-
-impl FromStr for Mode {
-    type Err = UnknownWord;
-
-    fn from_str(word: &str) -> Result<Self, UnknownWord> {
-        [Self::Live, Self::Test]
-            .into_iter()
-            .find(|mode| mode.as_str() == word)
-            .ok_or_else(|| UnknownWord::new(word, "live, test"))
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl fmt::Display for Mode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// The name of a scope, for example `resources:read`. Which names there are is said by the schema.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Scope(Box<str>);
-
-impl Scope {
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<&str> for Scope {
-    fn from(name: &str) -> Self {
-        Self(name.into())
-    }
-}
-
-impl fmt::Display for Scope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// Whether people let a key work. Expiry and compromise are facts about time and secrets, not states.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    /// In use.
-    Active,
-    /// Switched off; may be switched on again.
-    Disabled,
-    /// Dead for good.
-    Revoked,
-}
-
-/// What may be said of a key and the secret that proved it, at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
-    /// It works.
-    Good,
-    /// The key's expiry or the secret's overlap has passed.
-    Expired,
-    /// The key is switched off.
-    Disabled,
-    /// The key is dead for good.
-    Revoked,
-    /// The secret was seen where it may have been read by others.
-    Compromised,
-}
-
-impl Status {
-    /// Every status.
-    pub const ALL: [Self; 5] = [Self::Good, Self::Expired, Self::Disabled, Self::Revoked, Self::Compromised];
-
-    /// Its name, for people and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Good => "active",
-            Self::Expired => "expired",
-            Self::Disabled => "disabled",
-            Self::Revoked => "revoked",
-            Self::Compromised => "compromised",
-        }
-    }
-}
 
 /// What the store keeps of one secret. The secret itself is nowhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -264,93 +94,6 @@ pub struct Key {
     /// What few keys have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extras: Option<Box<Extras>>,
-}
-
-/// What is asked for when a key is made.
-#[derive(Debug, Clone)]
-pub struct NewKey {
-    /// What it is for.
-    pub kind: Kind,
-    /// Which environment it belongs to.
-    pub mode: Mode,
-    /// What people will call it: 1 to 200 characters, no control characters.
-    pub name: String,
-    /// What a restricted key is granted: at least one for that kind, none for the others.
-    pub scopes: Vec<Scope>,
-    /// Where it may be used from; empty means anywhere.
-    pub addresses: Vec<IpNet>,
-    /// When it stops working.
-    pub expires_at: Option<Timestamp>,
-    /// What people note about it: up to 1,000 characters.
-    pub note: Option<String>,
-    /// How often its secret should be replaced.
-    pub rotate_every: Option<SignedDuration>,
-}
-
-impl NewKey {
-    /// A key of this kind, mode and name, and nothing else asked for.
-    pub fn named(kind: Kind, mode: Mode, name: impl Into<String>) -> Self {
-        let (name, scopes, addresses) = (name.into(), Vec::new(), Vec::new());
-        Self { kind, mode, name, scopes, addresses, expires_at: None, note: None, rotate_every: None }
-    }
-}
-
-/// Why a key cannot be made or changed as asked.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum KeyError {
-    /// The name is empty, too long or holds control characters.
-    #[error("name: give 1 to 200 characters without control characters")]
-    Name,
-    /// A restricted key without scopes could do nothing.
-    #[error("scopes: a restricted key needs at least one scope")]
-    NoScopes,
-    /// Scopes are for restricted keys.
-    #[error("scopes: a {0} key takes no scopes; make a restricted key instead")]
-    ScopesNotTaken(Kind),
-    /// The expiry has passed already.
-    #[error("expires_at: {0} is not in the future")]
-    ExpiresInThePast(Timestamp),
-    /// A revoked key stays revoked.
-    #[error("the key is revoked, which is final; create a new key")]
-    Revoked,
-    /// The note is too long or holds control characters.
-    #[error("note: give up to 1,000 characters, of control characters line breaks and tabs alone")]
-    Note,
-    /// The reason is too long or holds control characters.
-    #[error("reason: give up to 1,000 characters, of control characters line breaks and tabs alone")]
-    Reason,
-    /// The rotation interval is too short or too long.
-    #[error("rotate_every: give from 1h to 3660d")]
-    Interval,
-    /// The overlap is too long or negative.
-    #[error("overlap: give from 0s to 7d")]
-    Overlap,
-    /// A publishable key has no secret to lose.
-    #[error("a publishable key is public and cannot be compromised; revoke it instead")]
-    Public,
-    /// Too many networks.
-    #[error("addresses: give at most 100")]
-    Addresses,
-    /// A closed account stays closed.
-    #[error("the account is closed, which is final; create a new account")]
-    Closed,
-}
-
-impl KeyError {
-    /// The field that it is about, where it is about one.
-    pub fn field(&self) -> Option<&'static str> {
-        match self {
-            Self::Name => Some("name"),
-            Self::NoScopes | Self::ScopesNotTaken(_) => Some("scopes"),
-            Self::ExpiresInThePast(_) => Some("expires_at"),
-            Self::Note => Some("note"),
-            Self::Reason => Some("reason"),
-            Self::Interval => Some("rotate_every"),
-            Self::Overlap => Some("overlap"),
-            Self::Addresses => Some("addresses"),
-            Self::Revoked | Self::Public | Self::Closed => None,
-        }
-    }
 }
 
 fn is_empty(scopes: &Arc<[Scope]>) -> bool {

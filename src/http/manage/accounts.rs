@@ -125,8 +125,9 @@ pub(super) async fn list_accounts(
     let mut accounts = manage.ledger().ring().accounts();
     if let Some(search) = &filter.search {
         let (search, lower) = (search.trim(), search.trim().to_lowercase());
-        let is_found =
-            |live: &LiveAccount| holds(&live.account.name, &lower) || beyond(search, &["acct_", live.account.id.as_str()]) == Some("");
+        let is_found = |live: &LiveAccount| {
+            holds(&live.account.name, &lower) || beyond(search, &["acct_", live.account.id.as_str()]) == Some("")
+        };
         accounts.retain(|live| is_found(live));
     }
     caller.keep_those_that_could("getAccount", &mut accounts);
