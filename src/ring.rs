@@ -123,6 +123,8 @@ pub struct Ring {
     /// Which foreign tokens there are or were: bit 0 for those that are found by their digests, bit n for those that are
     /// found by their first n characters.
     foreign: AtomicU64,
+    /// The secrets that are marked here and not in the store, and since when.
+    distrusted: HashMap<Selector, Timestamp>,
     /// Every list of scopes that some key has or had: many keys share a few.
     scopes: HashMap<Arc<[Scope]>, ()>,
     /// Held while a change is followed, so that the maps never disagree about a key. Readers know nothing of it.
@@ -168,19 +170,19 @@ impl Ring {
         }
     }
 
-    /// Marks an exposed secret that could not be marked in the store. It lasts until the record changes there, or
-    /// until the end of the process.
+    /// Marks an exposed secret that could not be marked in the store, until the end of the process.
     pub fn distrust(&self, id: &KeyId, selector: &Selector, now: Timestamp) {
         let _following = self.following.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(before) = self.key(id) else { return };
-        let mut key = before.key.clone();
-        if key.compromise(selector, now) {
-            self.replace(Some(&before), key, before.version);
-        }
+        self.distrusted.pin().insert(*selector, now);
+        self.replace(Some(&before), before.key.clone(), before.version);
     }
 
     /// Puts a record in the place of another.
-    fn replace(&self, before: Option<&LiveKey>, key: Key, version: u64) {
+    fn replace(&self, before: Option<&LiveKey>, mut key: Key, version: u64) {
+        for (selector, since) in &self.distrusted.pin() {
+            key.compromise(selector, *since);
+        }
         let (keys, selectors) = (self.keys.pin(), self.selectors.pin());
         let id = key.id;
         let live = Arc::new(match before {
@@ -373,16 +375,21 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_is_distrusted_stays_so_until_the_store_says_more() {
+    fn a_secret_that_is_distrusted_stays_so_whatever_becomes_of_its_key() {
         let (ring, (mint, key)) = (Ring::new(), made());
         ring.apply(Applied::Key(key.clone().into(), 1));
         ring.distrust(&key.id, &mint.selector(), Timestamp::UNIX_EPOCH);
         let live = ring.find(&mint.selector()).unwrap();
         assert_eq!(live.key.status(&live.key.secret, Timestamp::UNIX_EPOCH), Status::Compromised);
-        ring.apply(Applied::Key(key.clone().into(), 1));
-        assert!(ring.key(&key.id).unwrap().key.secret.compromised_at.is_some(), "the same version says nothing new");
-        ring.apply(Applied::Key(key.clone().into(), 2));
-        assert!(ring.key(&key.id).unwrap().key.secret.compromised_at.is_none());
+        for version in 1..3 {
+            ring.apply(Applied::Key(key.clone().into(), version));
+            assert!(ring.key(&key.id).unwrap().key.secret.compromised_at.is_some(), "version {version}");
+        }
+        let (second, stored) = secret();
+        let mut rotated = key.clone();
+        rotated.rotate(stored, SignedDuration::ZERO, Timestamp::UNIX_EPOCH).unwrap();
+        ring.apply(Applied::Key(rotated.into(), 3));
+        assert!(ring.find(&second.selector()).unwrap().key.secret.compromised_at.is_none(), "another secret");
     }
 
     #[test]

@@ -14,151 +14,89 @@ use serde::{Deserialize, Serialize};
 use crate::key::{AccountId, KeyId, UserId, masked};
 use crate::store::{Batch, Place, Table};
 
-/// What happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Happened {
-    /// An account was made, with its four keys.
-    #[serde(rename = "account.created")]
-    AccountCreated,
-    /// An account has another name.
-    #[serde(rename = "account.renamed")]
-    AccountRenamed,
-    /// An account was closed, and all its keys revoked.
-    #[serde(rename = "account.closed")]
-    AccountClosed,
-    /// A key was made.
-    #[serde(rename = "key.created")]
-    KeyCreated,
-    /// A key's name, note, scopes, addresses, expiry or rotation interval changed.
-    #[serde(rename = "key.updated")]
-    KeyUpdated,
-    /// A key was switched off.
-    #[serde(rename = "key.disabled")]
-    KeyDisabled,
-    /// A key was switched on again.
-    #[serde(rename = "key.enabled")]
-    KeyEnabled,
-    /// A key was killed for good.
-    #[serde(rename = "key.revoked")]
-    KeyRevoked,
-    /// A key's secret is known to others.
-    #[serde(rename = "key.compromised")]
-    KeyCompromised,
-    /// A key has a new secret.
-    #[serde(rename = "key.rotated")]
-    KeyRotated,
-    /// A key's secret should be replaced soon.
-    #[serde(rename = "key.rotation_due")]
-    KeyRotationDue,
-    /// A key's secret should have been replaced by now.
-    #[serde(rename = "key.rotation_overdue")]
-    KeyRotationOverdue,
-    /// A person was made known.
-    #[serde(rename = "user.created")]
-    UserCreated,
-    /// A person's record changed.
-    #[serde(rename = "user.updated")]
-    UserUpdated,
-    /// A person was removed.
-    #[serde(rename = "user.deleted")]
-    UserDeleted,
-    /// A person has a role in an account.
-    #[serde(rename = "member.set")]
-    MemberSet,
-    /// A person has no role in an account any more.
-    #[serde(rename = "member.removed")]
-    MemberRemoved,
-    /// A person has a new token, or has signed in.
-    #[serde(rename = "token.created")]
-    TokenCreated,
-    /// A person's token was removed.
-    #[serde(rename = "token.deleted")]
-    TokenDeleted,
-    /// A person's token is known to others.
-    #[serde(rename = "token.compromised")]
-    TokenCompromised,
-    /// A revision of schema and policies came into force.
-    #[serde(rename = "policy.activated")]
-    PolicyActivated,
-    /// Schema and policies on disk were refused.
-    #[serde(rename = "policy.refused")]
-    PolicyRefused,
-    /// Schema and policies on disk would let somebody do more, and wait for approval.
-    #[serde(rename = "policy.waiting")]
-    PolicyWaiting,
-    /// A revision that waited was approved.
-    #[serde(rename = "policy.approved")]
-    PolicyApproved,
-    /// An earlier revision was put in force again.
-    #[serde(rename = "policy.rolled_back")]
-    PolicyRolledBack,
+/// Every kind of event, once.
+macro_rules! happenings {
+    ($($(#[$doc:meta])+ $name:ident, $code:literal;)+) => {
+        /// What happened.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub enum Happened {
+            $($(#[$doc])+ #[serde(rename = $code)] $name,)+
+        }
+
+        impl Happened {
+            /// Every kind of event.
+            pub const ALL: [Self; [$(Self::$name),+].len()] = [$(Self::$name),+];
+
+            /// Its name: what it is about, a dot, and what happened to it.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $code,)+
+                }
+            }
+
+            /// The kind of this name.
+            pub fn named(name: &str) -> Option<Self> {
+                Self::ALL.into_iter().find(|happened| happened.as_str() == name)
+            }
+        }
+    };
 }
 
-impl Happened {
-    /// Every kind of event.
-    pub const ALL: [Self; 25] = [
-        Self::AccountCreated,
-        Self::AccountRenamed,
-        Self::AccountClosed,
-        Self::KeyCreated,
-        Self::KeyUpdated,
-        Self::KeyDisabled,
-        Self::KeyEnabled,
-        Self::KeyRevoked,
-        Self::KeyCompromised,
-        Self::KeyRotated,
-        Self::KeyRotationDue,
-        Self::KeyRotationOverdue,
-        Self::UserCreated,
-        Self::UserUpdated,
-        Self::UserDeleted,
-        Self::MemberSet,
-        Self::MemberRemoved,
-        Self::TokenCreated,
-        Self::TokenDeleted,
-        Self::TokenCompromised,
-        Self::PolicyActivated,
-        Self::PolicyRefused,
-        Self::PolicyWaiting,
-        Self::PolicyApproved,
-        Self::PolicyRolledBack,
-    ];
-
-    /// The kind of this name.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|happened| happened.as_str() == name)
-    }
-
-    /// Its name: what it is about, a dot, and what happened to it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::AccountCreated => "account.created",
-            Self::AccountRenamed => "account.renamed",
-            Self::AccountClosed => "account.closed",
-            Self::KeyCreated => "key.created",
-            Self::KeyUpdated => "key.updated",
-            Self::KeyDisabled => "key.disabled",
-            Self::KeyEnabled => "key.enabled",
-            Self::KeyRevoked => "key.revoked",
-            Self::KeyCompromised => "key.compromised",
-            Self::KeyRotated => "key.rotated",
-            Self::KeyRotationDue => "key.rotation_due",
-            Self::KeyRotationOverdue => "key.rotation_overdue",
-            Self::UserCreated => "user.created",
-            Self::UserUpdated => "user.updated",
-            Self::UserDeleted => "user.deleted",
-            Self::MemberSet => "member.set",
-            Self::MemberRemoved => "member.removed",
-            Self::TokenCreated => "token.created",
-            Self::TokenDeleted => "token.deleted",
-            Self::TokenCompromised => "token.compromised",
-            Self::PolicyActivated => "policy.activated",
-            Self::PolicyRefused => "policy.refused",
-            Self::PolicyWaiting => "policy.waiting",
-            Self::PolicyApproved => "policy.approved",
-            Self::PolicyRolledBack => "policy.rolled_back",
-        }
-    }
+happenings! {
+    /// An account was made, with its four keys.
+    AccountCreated, "account.created";
+    /// An account has another name.
+    AccountRenamed, "account.renamed";
+    /// An account was closed, and all its keys revoked.
+    AccountClosed, "account.closed";
+    /// A key was made.
+    KeyCreated, "key.created";
+    /// A key's name, note, scopes, addresses, expiry or rotation interval changed.
+    KeyUpdated, "key.updated";
+    /// A key was switched off.
+    KeyDisabled, "key.disabled";
+    /// A key was switched on again.
+    KeyEnabled, "key.enabled";
+    /// A key was killed for good.
+    KeyRevoked, "key.revoked";
+    /// A key's secret is known to others.
+    KeyCompromised, "key.compromised";
+    /// A key has a new secret.
+    KeyRotated, "key.rotated";
+    /// A key's secret should be replaced soon.
+    KeyRotationDue, "key.rotation_due";
+    /// A key's secret should have been replaced by now.
+    KeyRotationOverdue, "key.rotation_overdue";
+    /// A person was made known.
+    UserCreated, "user.created";
+    /// A person's record changed.
+    UserUpdated, "user.updated";
+    /// A person was removed.
+    UserDeleted, "user.deleted";
+    /// A person has a role in an account.
+    MemberSet, "member.set";
+    /// A person has no role in an account any more.
+    MemberRemoved, "member.removed";
+    /// A person has a new token, or has signed in.
+    TokenCreated, "token.created";
+    /// A person's token was removed.
+    TokenDeleted, "token.deleted";
+    /// A person's token is known to others.
+    TokenCompromised, "token.compromised";
+    /// A revision of schema and policies came into force.
+    PolicyActivated, "policy.activated";
+    /// Schema and policies on disk were refused.
+    PolicyRefused, "policy.refused";
+    /// Schema and policies on disk would let somebody do more, and wait for approval.
+    PolicyWaiting, "policy.waiting";
+    /// A revision that waited was approved.
+    PolicyApproved, "policy.approved";
+    /// An earlier revision was put in force again.
+    PolicyRolledBack, "policy.rolled_back";
+    /// Everything was written out: hashes and no secrets.
+    BackedUp, "installation.backed_up";
+    /// Accounts, keys and people were written out: hashes and no secrets.
+    Exported, "installation.exported";
 }
 
 /// Who did it.
@@ -197,8 +135,8 @@ impl By {
     }
 
     /// A call that came over plain HTTP.
-    pub fn call(address: Option<IpAddr>, now: Timestamp) -> Self {
-        Self { actor: Actor::Call, address, request_id: None, now }
+    pub fn call(address: Option<IpAddr>, request_id: &str, now: Timestamp) -> Self {
+        Self { actor: Actor::Call, address, request_id: Some(request_id.into()), now }
     }
 
     /// The daemon by itself.

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::key::{Ceiling, Phc, Secret, Selector};
 use crate::metrics::Metrics;
@@ -27,6 +27,8 @@ pub struct Verifier {
     ceiling: Ceiling,
     /// The checks under way. Held for a look-up or an insertion, on the cold path only.
     under_way: Arc<Mutex<HashMap<Check, watch::Receiver<Option<bool>>>>>,
+    /// Told of each place that becomes free.
+    freed: Arc<Notify>,
     metrics: Arc<Metrics>,
 }
 
@@ -43,6 +45,7 @@ impl Verifier {
             places: running + queue,
             ceiling,
             under_way: Arc::default(),
+            freed: Arc::default(),
             metrics,
         }
     }
@@ -60,6 +63,18 @@ impl Verifier {
         let mut answer = self.join_or_start(selector, secret, phc)?;
         // Both fail only when the run itself was lost, which is no statement about the secret.
         answer.wait_for(Option::is_some).await.map_err(|_| Busy)?.ok_or(Busy)
+    }
+
+    /// Waits until a place is free. Somebody else may take it first.
+    pub async fn room(&self) {
+        loop {
+            // Made before looking, so that a place that becomes free between looking and waiting is not missed.
+            let freed = self.freed.notified();
+            if self.under_way.lock().unwrap_or_else(PoisonError::into_inner).len() < self.places {
+                return;
+            }
+            freed.await;
+        }
     }
 
     fn join_or_start(
@@ -88,6 +103,7 @@ impl Verifier {
     fn start(&self, check: Check, secret: Secret, phc: Phc, sender: watch::Sender<Option<bool>>) {
         let (permits, under_way) = (Arc::clone(&self.permits), Arc::clone(&self.under_way));
         let (metrics, ceiling, running) = (Arc::clone(&self.metrics), self.ceiling, self.running);
+        let freed = Arc::clone(&self.freed);
         tokio::spawn(async move {
             let permit = permits.acquire_owned().await;
             let run = tokio::task::spawn_blocking(move || {
@@ -105,6 +121,7 @@ impl Verifier {
             let outcome = run.await;
             let mut under_way = under_way.lock().unwrap_or_else(PoisonError::into_inner);
             under_way.remove(&check);
+            freed.notify_waiters();
             if let Ok((accepted, metrics)) = outcome {
                 metrics.argon2.queue.set(i64::try_from(under_way.len().saturating_sub(running)).unwrap_or(i64::MAX));
                 sender.send_replace(Some(accepted));

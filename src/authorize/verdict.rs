@@ -122,7 +122,7 @@ reasons! {
         "The peer is not among the trusted proxies, so nothing that it states is believed.";
     /// A key over plain HTTP.
     TransportInsecure, Forbidden, "transport_insecure",
-        "API keys must be sent over HTTPS. This key travelled in the clear and is considered compromised.";
+        "API keys must be sent over HTTPS. One that travelled in the clear is considered compromised: rotate it.";
     /// The proxy did not say whether the call came over TLS.
     TransportUnknown, Forbidden, "transport_unknown",
         "The proxy did not state, exactly once, whether the call came over HTTPS. Have it set its protocol header.";

@@ -113,7 +113,7 @@ pub async fn authorize(
         Ok(call) => call,
         Err(invalid) => return refuse(invalid, &request_id),
     };
-    match decide(&decision, &of_peer(&decision, peer, call), &request_id).await {
+    match decide(&decision, &question, &of_peer(&decision, peer, call), &request_id).await {
         Ok(answer) => decision.dated(found(Json(answer), &request_id)),
         Err(error) => answer::unavailable(error, &request_id),
     }
@@ -145,8 +145,8 @@ pub async fn authorize_batch(
         Err(invalid) => return refuse(invalid, &request_id),
     };
     let mut items = Vec::with_capacity(calls.len());
-    for call in calls {
-        match decide(&decision, &of_peer(&decision, peer, call), &request_id).await {
+    for (question, call) in batch.items.iter().zip(calls) {
+        match decide(&decision, question, &of_peer(&decision, peer, call), &request_id).await {
             Ok(answer) => items.push(answer),
             Err(error) => return answer::unavailable(error, &request_id),
         }
@@ -157,9 +157,15 @@ pub async fn authorize_batch(
     decision.dated(found(Json(BatchAnswer { items, request_id: request_id_text }), &request_id))
 }
 
-async fn decide(decision: &Decision, call: &Call<'_>, request_id: &RequestId) -> Result<Decided, Unavailable> {
+async fn decide<'a>(
+    decision: &Decision,
+    question: &'a Question<'_>,
+    call: &Call<'a>,
+    request_id: &RequestId,
+) -> Result<Decided, Unavailable> {
     let answer = |verdict: &_| Decided::of(verdict, Some(&decision.config.realm), Some(request_id.as_str()));
-    decision.decide(call, request_id, answer).await
+    let sent = [question.authorization.as_deref(), question.token.as_deref()];
+    decision.decide(call, sent.into_iter().flatten().map(str::as_bytes), request_id, answer).await
 }
 
 /// The call, if this peer is believed.

@@ -8,16 +8,19 @@ use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderValue, Response};
 use axum::routing::{any, get, post};
+use jiff::Timestamp;
 
 use super::request_id::RequestId;
 use super::{decide, forward_auth, names};
 use crate::audit::{DecisionLog, Entry};
-use crate::authorize::Call;
+use crate::authorize::credentials::Credentials;
 use crate::authorize::verdict::Verdict;
+use crate::authorize::{Call, Transport};
 use crate::config;
 use crate::key::masked;
 use crate::pdp::{Pdp, Unavailable};
 use crate::recorded::Recorder;
+use crate::trail::By;
 
 /// Bytes of a method or path that the decision log keeps.
 const LONGEST_LOGGED: usize = 1024;
@@ -55,17 +58,25 @@ impl Decision {
     }
 
     /// Decides one call, for whichever surface: the decision is logged, answered with what `answer` makes of it, and
-    /// recorded.
+    /// recorded. `authorization` is all that was sent as credentials, in whatever form.
     ///
     /// # Errors
     /// When no decision could be made, or it cannot be logged and the configuration says that none may go unlogged.
-    pub(super) async fn decide<T>(
+    pub(super) async fn decide<'a, T>(
         &self,
-        call: &Call<'_>,
+        call: &Call<'a>,
+        authorization: impl Iterator<Item = &'a [u8]>,
         request_id: &RequestId,
         answer: impl FnOnce(&Verdict) -> T,
     ) -> Result<T, Unavailable> {
-        let verdict = self.pdp.authorize(call).await?;
+        if call.transport == Transport::Insecure {
+            let by = By::call(call.address, request_id.as_str(), Timestamp::now());
+            // Well-formed credentials are the decision's own business.
+            let unread = authorization.filter(|_| matches!(call.credentials, Credentials::Malformed));
+            let target = call.line.map(|line| line.target.as_bytes());
+            self.pdp.overhear(unread.chain(target), &by).await?;
+        }
+        let verdict = self.pdp.authorize(call, request_id.as_str()).await?;
         self.log(&verdict, call, request_id)?;
         let answer = answer(&verdict);
         self.recorder.offer(verdict, call, request_id.as_str());

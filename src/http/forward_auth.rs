@@ -11,7 +11,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::AUTHORIZATION;
-use axum::http::{HeaderMap, HeaderName, Response, Uri};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, Uri};
 use ipnet::IpNet;
 
 use super::request_id::RequestId;
@@ -39,7 +39,7 @@ pub async fn forward_auth(
         Call::distrusted()
     };
     let answer = |verdict: &_| decision.dated(answer::verdict(verdict, &decision.config.realm, &request_id));
-    let decided = decision.decide(&call, &request_id, answer).await;
+    let decided = decision.decide(&call, authorization(headers), &request_id, answer).await;
     decided.unwrap_or_else(|error| answer::unavailable(error, &request_id))
 }
 
@@ -60,14 +60,16 @@ fn statement<'a>(style: ProxyStyle, request: &'a Request, trusted: &[IpNet]) -> 
         ProxyStyle::XForwarded | ProxyStyle::XOriginal => (None, proto()),
     };
     Call {
-        credentials: Credentials::of_headers(
-            headers.get_all(AUTHORIZATION).iter().map(axum::http::HeaderValue::as_bytes),
-        ),
+        credentials: Credentials::of_headers(authorization(headers)),
         transport,
         address: stated_address(headers, trusted),
         line,
         stated: Stated::default(),
     }
+}
+
+fn authorization(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes)
 }
 
 fn line<'a>(method: Option<&'a str>, target: Option<&'a str>) -> Option<RequestLine<'a>> {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::record::{MOST_ADDRESSES, is_presentable, is_writable};
 use super::{Key, KeyError, Kind, Scope, Selector, State, Status, masked};
+use crate::duration::written;
 
 /// The longest that an old secret may go on working beside a new one.
 pub const LONGEST_OVERLAP: SignedDuration = SignedDuration::from_hours(7 * 24);
@@ -83,6 +84,22 @@ pub struct KeyUpdate {
     pub rotate_every: Option<Option<SignedDuration>>,
 }
 
+/// One field of a key that was changed, with what was in it and what is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Which.
+    pub field: &'static str,
+    /// Before; nothing where there was nothing.
+    pub before: String,
+    /// Now.
+    pub after: String,
+}
+
+fn listed(items: impl IntoIterator<Item = impl ToString>) -> String {
+    let texts: Vec<_> = items.into_iter().map(|item| item.to_string()).collect();
+    texts.join(", ")
+}
+
 impl Key {
     /// Changes what few keys have.
     pub(crate) fn change_extras(&mut self, change: impl FnOnce(&mut Extras)) {
@@ -157,11 +174,24 @@ impl Key {
         self.extras.as_ref().is_some_and(|extras| extras.flagged.contains(selector))
     }
 
-    /// Makes the changes, all or none; the names of the fields that are different now.
+    /// What people chose of it and may change: fields and what is in them, for people to read; nothing where there is nothing.
+    pub fn chosen(&self) -> [(&'static str, String); 6] {
+        let time = |time: Option<Timestamp>| time.map(|time| time.to_string()).unwrap_or_default();
+        [
+            ("name", self.name.to_string()),
+            ("note", self.note().unwrap_or_default().to_owned()),
+            ("scopes", listed(self.scopes.iter())),
+            ("addresses", listed(self.addresses())),
+            ("expires_at", time(self.expires_at())),
+            ("rotate_every", self.rotate_every().map(written).unwrap_or_default()),
+        ]
+    }
+
+    /// Makes the changes, all or none; what is different now.
     ///
     /// # Errors
     /// [`KeyError`] naming the field that cannot be as asked; nothing was changed then.
-    pub fn update(&mut self, update: KeyUpdate, now: Timestamp) -> Result<Vec<&'static str>, KeyError> {
+    pub fn update(&mut self, update: KeyUpdate, now: Timestamp) -> Result<Vec<Change>, KeyError> {
         if self.state == State::Revoked {
             return Err(KeyError::Revoked);
         }
@@ -208,18 +238,12 @@ impl Key {
                 Err(error) => return self.undo(before, error),
             }
         }
-        let fields = [
-            ("name", self.name != before.name),
-            ("note", self.note() != before.note()),
-            ("scopes", self.scopes != before.scopes),
-            ("addresses", self.addresses() != before.addresses()),
-            ("expires_at", self.expires_at() != before.expires_at()),
-            ("rotate_every", self.rotate_every() != before.rotate_every()),
-        ];
-        Ok(fields.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect())
+        let both = before.chosen().into_iter().zip(self.chosen());
+        let changes = both.map(|((field, before), (_, after))| Change { field, before, after });
+        Ok(changes.filter(|change| change.before != change.after).collect())
     }
 
-    fn undo(&mut self, before: Self, error: KeyError) -> Result<Vec<&'static str>, KeyError> {
+    fn undo(&mut self, before: Self, error: KeyError) -> Result<Vec<Change>, KeyError> {
         *self = before;
         Err(error)
     }
@@ -311,6 +335,10 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
+    fn changed(key: &mut Key, update: KeyUpdate) -> Vec<&'static str> {
+        key.update(update, at(1)).unwrap().iter().map(|change| change.field).collect()
+    }
+
     fn key(kind: Kind) -> Key {
         let account = Account::create(AccountId::random().unwrap(), "Vexart", at(0)).unwrap();
         let scopes = if kind == Kind::Restricted { vec!["resources:read".into()] } else { vec![] };
@@ -330,11 +358,11 @@ mod tests {
             rotate_every: Some(Some(SignedDuration::from_hours(24 * 90))),
             ..KeyUpdate::default()
         };
-        assert_eq!(key.update(update.clone(), at(1)).unwrap(), ["name", "note", "rotate_every"]);
-        assert_eq!(key.update(update, at(1)).unwrap(), [""; 0]);
+        assert_eq!(changed(&mut key, update.clone()), ["name", "note", "rotate_every"]);
+        assert_eq!(changed(&mut key, update), [""; 0]);
         assert_eq!(key.rotation_due_at(), Some(at(90 * 24 * 3600)));
         let clear = KeyUpdate { note: Some(None), rotate_every: Some(None), ..KeyUpdate::default() };
-        assert_eq!(key.update(clear, at(1)).unwrap(), ["note", "rotate_every"]);
+        assert_eq!(changed(&mut key, clear), ["note", "rotate_every"]);
         assert_eq!(key.extras, None);
     }
 

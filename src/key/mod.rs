@@ -21,7 +21,7 @@ mod token;
 mod used;
 
 pub use account::Account;
-pub use change::{Extras, KeyUpdate, LONGEST_OVERLAP, Reminder, Revocation};
+pub use change::{Change, Extras, KeyUpdate, LONGEST_OVERLAP, Reminder, Revocation};
 pub(crate) use foreign::STARTS;
 pub use foreign::{ForeignDigest, ForeignError, ForeignToken};
 pub use found::{Found, find_tokens};

@@ -52,6 +52,9 @@ pub enum KeyError {
     /// A revoked key stays revoked.
     #[error("the key is revoked, which is final; create a new key")]
     Revoked,
+    /// A new secret would not work either.
+    #[error("the key has expired; give it a later expires_at first, or create a new key")]
+    Expired,
     /// The note is too long or holds control characters.
     #[error("note: give up to 1,000 characters, of control characters line breaks and tabs alone")]
     Note,
@@ -87,7 +90,7 @@ impl KeyError {
             Self::Interval => Some("rotate_every"),
             Self::Overlap => Some("overlap"),
             Self::Addresses => Some("addresses"),
-            Self::Revoked | Self::Public | Self::Closed => None,
+            Self::Revoked | Self::Expired | Self::Public | Self::Closed => None,
         }
     }
 }

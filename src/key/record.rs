@@ -276,10 +276,13 @@ impl Key {
     /// whichever is first. A rotation during an overlap ends that overlap at once.
     ///
     /// # Errors
-    /// [`KeyError::Revoked`] for a revoked key, [`KeyError::Overlap`] for an overlap over [`LONGEST_OVERLAP`].
+    /// [`KeyError::Revoked`] for a revoked key, [`KeyError::Expired`] for one that no secret makes work, [`KeyError::Overlap`] for an overlap over [`LONGEST_OVERLAP`].
     pub fn rotate(&mut self, secret: StoredSecret, overlap: SignedDuration, now: Timestamp) -> Result<(), KeyError> {
         if self.state == State::Revoked {
             return Err(KeyError::Revoked);
+        }
+        if self.expires_at().is_some_and(|end| end <= now) {
+            return Err(KeyError::Expired);
         }
         if overlap.is_negative() || overlap > LONGEST_OVERLAP {
             return Err(KeyError::Overlap);

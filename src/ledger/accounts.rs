@@ -25,7 +25,7 @@ impl Ledger {
         let account = Account::create(id, name, by.now)?;
         let mut batch = Batch::new();
         batch.put(Table::ACCOUNTS, id.as_bytes(), encode(&account), Expect::Absent);
-        Event::new(Happened::AccountCreated, by).of_account(id).append_to(&mut batch, 0);
+        Event::new(Happened::AccountCreated, by).of_account(id).with("name", &account.name).append_to(&mut batch, 0);
         let mut pairs = Vec::new();
         for (ordinal, kind, mode, label) in [
             (1, Kind::Publishable, Mode::Live, "Publishable key"),
@@ -35,7 +35,7 @@ impl Ledger {
         ] {
             let (key, mint) = make(&account, NewKey::named(kind, mode, label), cost, by.now)?;
             batch.put(Table::KEYS, key.id.as_bytes(), encode(&key), Expect::Absent);
-            Event::new(Happened::KeyCreated, by).of_key(id, key.id).append_to(&mut batch, ordinal);
+            super::keys::made(&key, by).append_to(&mut batch, ordinal);
             pairs.push((key, mint));
         }
         if let Some(once) = once {

@@ -6,7 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Ledger, LedgerError, Once, check_version, decode, encode, persistently};
 use crate::key::{
-    Account, AccountId, Cost, Key, KeyError, KeyId, Kind, Mint, MintError, NewKey, Selector, State, StoredSecret,
+    Account, AccountId, Change, Cost, Key, KeyError, KeyId, Kind, Mint, MintError, NewKey, Selector, State,
+    StoredSecret,
 };
 use crate::ring::Applied;
 use crate::store::{Batch, Expect, Table};
@@ -38,7 +39,7 @@ impl Ledger {
         let (key, mint) = make(&live.account, new, cost, by.now)?;
         let mut batch = Batch::new();
         batch.put(Table::KEYS, key.id.as_bytes(), encode(&key), Expect::Absent);
-        Event::new(Happened::KeyCreated, by).of_key(key.account, key.id).append_to(&mut batch, 0);
+        made(&key, by).append_to(&mut batch, 0);
         if let Some(once) = once {
             once.note(&mut batch, &key.id.to_string(), by.now);
         }
@@ -141,7 +142,8 @@ impl Ledger {
                     Exposure::Kills => key.compromise(selector, by.now),
                     Exposure::Flags => key.flag(selector, by.now),
                 };
-            let event = || Event::new(Happened::KeyCompromised, by).with("how", how);
+            let which = if key.secret.selector == *selector { "current" } else { "rotated out" };
+            let event = || Event::new(Happened::KeyCompromised, by).with("how", how).with("secret", which);
             let event = marked.then(event).map(|event| match exposure {
                 Exposure::Kills => event,
                 Exposure::Flags => event.with("still_works", "true"),
@@ -173,6 +175,23 @@ impl Ledger {
         })?;
         Ok((key, version, lived))
     }
+}
+
+/// What tells of a new key, and of all that it was granted.
+pub(super) fn made(key: &Key, by: &By) -> Event {
+    let event = Event::new(Happened::KeyCreated, by).of_key(key.account, key.id);
+    let event = event.with("kind", key.kind.as_str()).with("mode", key.mode.as_str());
+    let chosen = key.chosen().into_iter().filter(|(_, value)| !value.is_empty());
+    chosen.fold(event, |event, (field, value)| event.with(field, value))
+}
+
+/// What tells of changes of a key.
+pub fn key_updated(changes: &[Change], by: &By) -> Event {
+    let fields: Vec<_> = changes.iter().map(|change| change.field).collect();
+    let event = Event::new(Happened::KeyUpdated, by).with("fields", fields.join(", "));
+    changes.iter().fold(event, |event, change| {
+        event.with(&format!("{}_before", change.field), &change.before).with(change.field, &change.after)
+    })
 }
 
 /// A new token of this kind and mode, and what to keep of it.

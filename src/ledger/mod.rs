@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 pub use self::events::About;
-pub use self::keys::Exposure;
+pub use self::keys::{Exposure, key_updated};
 pub use self::once::{Done, Once};
 pub use self::people::SIGNED_IN;
 pub use self::transfer::{ImportError, Incoming, MovedIn, Unfit};

@@ -14,7 +14,9 @@ use tokio::sync::mpsc;
 use super::refusal::{Refusal, Refusals};
 use super::{Caller, Shared};
 use crate::authorize::manage::Subject;
-use crate::store::backup::{BackupError, back_up};
+use crate::store::Batch;
+use crate::store::backup::back_up;
+use crate::trail::{Event, Happened};
 
 /// Bytes that are sent at a time.
 const CHUNK: usize = 64 * 1024;
@@ -25,17 +27,29 @@ const CHUNK: usize = 64 * 1024;
     responses((status = 200, body = String, content_type = "application/jsonl"), Refusals)
 )]
 pub(super) async fn back_up_all(State(manage): State<Shared>, caller: Caller) -> Result<Response<Body>, Refusal> {
-    let now = caller.may(Subject::System)?.now;
-    let store = std::sync::Arc::clone(manage.ledger().store());
+    let by = caller.may(Subject::System)?.clone();
+    let ledger = manage.ledger().clone();
+    let spool = move |file: &mut File| {
+        back_up(ledger.store().as_ref(), by.now, &mut BufWriter::new(file))?;
+        Ok(ledger.commit_told(Batch::new(), &[Event::new(Happened::BackedUp, &by)])?)
+    };
+    spooled(spool, "attachment; filename=\"keyward-backup.jsonl\"").await
+}
+
+/// An answer of what `write` puts into a file without a name: changes wait while rows are read, and must not wait for
+/// whoever downloads them.
+pub(super) async fn spooled(
+    write: impl FnOnce(&mut File) -> Result<(), Box<dyn Error + Send + Sync>> + Send + 'static,
+    disposition: &'static str,
+) -> Result<Response<Body>, Refusal> {
     let spooled = tokio::task::spawn_blocking(move || {
-        // Changes wait while rows are read, and must not wait for whoever downloads them: a file without a name.
         let mut file = tempfile::tempfile()?;
-        back_up(store.as_ref(), now, &mut BufWriter::new(&mut file))?;
+        write(&mut file)?;
         file.rewind()?;
-        Ok::<_, BackupError>(file)
+        Ok::<_, Box<dyn Error + Send + Sync>>(file)
     });
     match spooled.await {
-        Ok(Ok(file)) => Ok(download(file, "attachment; filename=\"keyward-backup.jsonl\"")),
+        Ok(Ok(file)) => Ok(download(file, disposition)),
         Ok(Err(error)) => Err(Refusal::internal(&error)),
         Err(error) => Err(Refusal::internal(&error)),
     }
@@ -73,7 +87,7 @@ pub(super) fn lines<T: Serialize, E: Error + Send + Sync + 'static>(
 }
 
 /// An answer that is the rest of this file.
-pub(super) fn download(mut file: File, disposition: &'static str) -> Response<Body> {
+fn download(mut file: File, disposition: &'static str) -> Response<Body> {
     let (sender, mut chunks) = mpsc::channel::<Result<Bytes, std::io::Error>>(2);
     tokio::task::spawn_blocking(move || {
         loop {

@@ -25,7 +25,7 @@ use crate::authorize::path::normalise;
 use crate::authorize::verdict::Outcome;
 use crate::authorize::{Call, Caller as Calling, RequestLine, Stated, Transport, authorize, authorize_by};
 use crate::key::{EnvironmentId, Key, KeyError, KeyId, KeyUpdate, Kind, Mode, NewKey, Scope};
-use crate::ledger::{Ledger, Once};
+use crate::ledger::{Ledger, Once, key_updated};
 use crate::policy::{Revision, Route};
 use crate::ring::LiveKey;
 use crate::trail::{By, Event, Happened};
@@ -322,9 +322,8 @@ pub(super) async fn update_key(
         rotate_every: input.rotate_every.map(every).transpose()?,
     };
     change(&manage, caller, &key, seen, move |key, by| {
-        let fields = key.update(update.clone(), by.now)?;
-        let event = || Event::new(Happened::KeyUpdated, by).with("fields", fields.join(", "));
-        Ok((!fields.is_empty()).then(event))
+        let changes = key.update(update.clone(), by.now)?;
+        Ok((!changes.is_empty()).then(|| key_updated(&changes, by)))
     })
     .await
 }

@@ -4,7 +4,7 @@
 //! kept in memory for ten minutes, which is when clients try again. After that, or after a restart, the answer has no
 //! token, and rotating the key gives a new one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,8 +20,8 @@ use crate::ledger::{Done, Ledger, LedgerError, Once};
 
 /// How long tokens are kept for whoever asks again.
 const KEPT: Duration = Duration::from_mins(10);
-/// Creations whose tokens are kept.
-const MOST: usize = 1_024;
+/// Creations whose tokens are kept, the newest: some megabytes, and minutes of making keys as fast as can be.
+const MOST: usize = 20_000;
 
 /// A token and the id of what it proves.
 pub(super) type Shown = (String, Zeroizing<String>);
@@ -31,7 +31,7 @@ const LANES: usize = 64;
 
 /// Tokens of what was made a moment ago.
 pub(super) struct Recent {
-    kept: Mutex<HashMap<[u8; 32], Showing>>,
+    kept: Mutex<Kept>,
     /// Which of these a request holds is said by its digest.
     lanes: [Arc<tokio::sync::Mutex<()>>; LANES],
 }
@@ -42,17 +42,30 @@ impl Default for Recent {
     }
 }
 
-/// When, and what was shown.
-type Showing = (Instant, Vec<Shown>);
+#[derive(Default)]
+struct Kept {
+    tokens: HashMap<[u8; 32], Vec<Shown>>,
+    /// Which, and since when; the oldest first.
+    order: VecDeque<([u8; 32], Instant)>,
+}
+
+impl Kept {
+    /// Lets go of what is too old, and of the oldest beyond `most`.
+    fn trim(&mut self, most: usize) {
+        while self.order.front().is_some_and(|(_, at)| self.order.len() > most || at.elapsed() >= KEPT) {
+            let oldest = self.order.pop_front();
+            oldest.map(|(name, _)| self.tokens.remove(&name));
+        }
+    }
+}
 
 impl Recent {
     /// Keeps the tokens of a creation.
     fn keep(&self, once: &Once, tokens: Vec<Shown>) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.retain(|_, (at, _)| at.elapsed() < KEPT);
-        if kept.len() < MOST {
-            kept.insert(once.name, (Instant::now(), tokens));
-        }
+        kept.order.push_back((once.name, Instant::now()));
+        kept.tokens.insert(once.name, tokens);
+        kept.trim(MOST);
     }
 
     /// Waits for whoever asks under the same key.
@@ -64,10 +77,10 @@ impl Recent {
 
     /// The token that a creation showed for this id.
     pub fn find(&self, once: Option<&Once>, id: &str) -> Option<Zeroizing<String>> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at, tokens) = kept.get(&once?.name)?;
-        let found = tokens.iter().find(|(of, _)| of == id).filter(|_| at.elapsed() < KEPT);
-        found.map(|(_, token)| token.clone())
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.trim(MOST);
+        let tokens = kept.tokens.get(&once?.name)?;
+        tokens.iter().find(|(of, _)| of == id).map(|(_, token)| token.clone())
     }
 }
 
@@ -131,4 +144,26 @@ fn before<T>(done: Done, once: &Once) -> Result<Made<T>, Refusal> {
     }
     let detail = "this Idempotency-Key was used for another request; take a new one";
     Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_tokens_make_room_for_the_newest() {
+        let recent = Recent::default();
+        let once = |number: usize| {
+            let mut name = [0; 32];
+            name[..8].copy_from_slice(&number.to_be_bytes());
+            Once { name, asked: [0; 32] }
+        };
+        for number in 0..MOST + 10 {
+            recent.keep(&once(number), vec![("key_1".to_owned(), Zeroizing::new(format!("token {number}")))]);
+        }
+        let shown = |number| recent.find(Some(&once(number)), "key_1").map(|token| token.to_string());
+        assert_eq!((shown(9), shown(10)), (None, Some("token 10".into())));
+        assert_eq!(shown(MOST + 9), Some(format!("token {}", MOST + 9)));
+        assert_eq!(recent.find(Some(&once(10)), "key_2"), None, "another one's");
+    }
 }

@@ -87,6 +87,7 @@ impl From<KeyError> for Refusal {
     fn from(error: KeyError) -> Self {
         match error {
             KeyError::Revoked => Self::new(StatusCode::CONFLICT, "key_revoked", error.to_string()),
+            KeyError::Expired => Self::new(StatusCode::CONFLICT, "key_expired", error.to_string()),
             KeyError::Closed => Self::new(StatusCode::CONFLICT, "account_closed", error.to_string()),
             KeyError::Public => Self::new(StatusCode::CONFLICT, "key_public", error.to_string()),
             _ => Self::invalid(error.field(), error.to_string()),

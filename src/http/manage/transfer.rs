@@ -1,6 +1,7 @@
 //! Moving accounts, keys and people out, and in.
 
-use std::io::{BufWriter, Seek, Write};
+use std::fs::File;
+use std::io::{BufWriter, Write};
 
 use axum::Json;
 use axum::body::Body;
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::backup::download;
+use super::backup::spooled;
 use super::input::Input;
 use super::keys::CreateKey;
 use super::refusal::{Refusal, Refusals};
@@ -20,7 +21,8 @@ use crate::authorize::manage::Subject;
 use crate::key::{Account, AccountId, Ceiling, Key, KeyId, MintError, StoredSecret};
 use crate::ledger::{ImportError, Incoming, Ledger, MovedIn, SecretUse};
 use crate::people::User;
-use crate::store::{Row, StoreError, Table};
+use crate::store::{Batch, Row, StoreError, Table};
+use crate::trail::{Event, Happened};
 
 /// The format of an export, and the newest that is understood.
 const FORMAT: u32 = 1;
@@ -100,20 +102,13 @@ pub struct ImportedItem {
     responses((status = 200, body = String, content_type = "application/jsonl"), Refusals)
 )]
 pub(super) async fn export_all(State(manage): State<Shared>, caller: Caller) -> Result<Response<Body>, Refusal> {
-    let now = caller.may(Subject::System)?.now;
+    let by = caller.may(Subject::System)?.clone();
     let ledger = manage.ledger().clone();
-    // Changes wait while rows are read, and must not wait for whoever downloads them: a file without a name.
-    let spooled = tokio::task::spawn_blocking(move || {
-        let mut file = tempfile::tempfile()?;
-        export(&ledger, now, &mut BufWriter::new(&mut file))?;
-        file.rewind()?;
-        Ok::<_, std::io::Error>(file)
-    });
-    match spooled.await {
-        Ok(Ok(file)) => Ok(download(file, "attachment; filename=\"keyward-export.jsonl\"")),
-        Ok(Err(error)) => Err(Refusal::internal(&error)),
-        Err(error) => Err(Refusal::internal(&error)),
-    }
+    let spool = move |file: &mut File| {
+        export(&ledger, by.now, &mut BufWriter::new(file))?;
+        Ok(ledger.commit_told(Batch::new(), &[Event::new(Happened::Exported, &by)])?)
+    };
+    spooled(spool, "attachment; filename=\"keyward-export.jsonl\"").await
 }
 
 fn export(ledger: &Ledger, now: Timestamp, out: &mut dyn Write) -> Result<(), std::io::Error> {
