@@ -17,6 +17,7 @@ use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 
 use super::answer::{self, Decided, Problem};
+use super::json::{self, Object, Unread};
 use super::request_id::RequestId;
 use super::{Decision, names};
 use crate::authorize::credentials::Credentials;
@@ -46,7 +47,7 @@ struct Question<'a> {
     #[serde(default)]
     ip: Option<IpAddr>,
     #[serde(borrow, default)]
-    resource: Option<ResourceField<'a>>,
+    resource: Option<Object<ResourceField<'a>>>,
 }
 
 #[derive(Deserialize, Default, Clone, Copy)]
@@ -72,7 +73,7 @@ struct ResourceField<'a> {
 #[serde(deny_unknown_fields)]
 struct Batch<'a> {
     #[serde(borrow)]
-    items: Vec<Question<'a>>,
+    items: Vec<Object<Question<'a>>>,
 }
 
 #[derive(Serialize)]
@@ -98,6 +99,12 @@ impl Invalid {
     }
 }
 
+impl From<Unread> for Invalid {
+    fn from(unread: Unread) -> Self {
+        Self { field: unread.field, detail: masked(&unread.detail).into_owned() }
+    }
+}
+
 /// `POST /v1/authorize`.
 pub async fn authorize(
     State(decision): State<Arc<Decision>>,
@@ -105,9 +112,9 @@ pub async fn authorize(
     body: Bytes,
 ) -> Response<Body> {
     let request_id = RequestId::fresh();
-    let question = match read::<Question<'_>>(&body) {
-        Ok(question) => question,
-        Err(invalid) => return refuse(invalid, &request_id),
+    let question = match json::read::<Object<Question<'_>>>(&body) {
+        Ok(Object(question)) => question,
+        Err(unread) => return refuse(unread.into(), &request_id),
     };
     let call = match call(&question) {
         Ok(call) => call,
@@ -126,26 +133,26 @@ pub async fn authorize_batch(
     body: Bytes,
 ) -> Response<Body> {
     let request_id = RequestId::fresh();
-    let batch = match read::<Batch<'_>>(&body) {
-        Ok(batch) if batch.items.len() <= MOST_ITEMS => batch,
-        Ok(batch) => {
+    let batch = match json::read::<Object<Batch<'_>>>(&body) {
+        Ok(Object(batch)) if batch.items.len() <= MOST_ITEMS => batch,
+        Ok(Object(batch)) => {
             let detail =
                 format!("{} items, and at most {MOST_ITEMS} are taken; send several batches", batch.items.len());
             return refuse(Invalid::of("items", detail), &request_id);
         }
-        Err(invalid) => return refuse(invalid, &request_id),
+        Err(unread) => return refuse(unread.into(), &request_id),
     };
     // All are read before any is decided: a decision may mark a key, and a batch is refused whole.
     let read: Result<Vec<Call<'_>>, Invalid> = (0..)
         .zip(&batch.items)
-        .map(|(at, question)| call(question).map_err(|invalid: Invalid| invalid.within(at)))
+        .map(|(at, Object(question))| call(question).map_err(|invalid: Invalid| invalid.within(at)))
         .collect();
     let calls = match read {
         Ok(calls) => calls,
         Err(invalid) => return refuse(invalid, &request_id),
     };
     let mut items = Vec::with_capacity(calls.len());
-    for (question, call) in batch.items.iter().zip(calls) {
+    for (Object(question), call) in batch.items.iter().zip(calls) {
         match decide(&decision, question, &of_peer(&decision, peer, call), &request_id).await {
             Ok(answer) => items.push(answer),
             Err(error) => return answer::unavailable(error, &request_id),
@@ -182,7 +189,8 @@ fn call<'a>(question: &'a Question<'_>) -> Result<Call<'a>, Invalid> {
         (None, Some(token)) => Credentials::of_token(token.as_bytes()),
         (None, None) => Credentials::None,
     };
-    let item = question.resource.as_ref().and_then(|resource| resource.id.as_deref());
+    let resource = question.resource.as_ref().map(|Object(resource)| resource);
+    let item = resource.and_then(|resource| resource.id.as_deref());
     Ok(Call {
         credentials,
         transport: match question.scheme {
@@ -191,19 +199,8 @@ fn call<'a>(question: &'a Question<'_>) -> Result<Call<'a>, Invalid> {
         },
         address: question.ip,
         line: Some(RequestLine { method: &question.method, target: &question.path }),
-        stated: Stated { item, environment: question.resource.as_ref().and_then(|resource| resource.environment) },
+        stated: Stated { item, environment: resource.and_then(|resource| resource.environment) },
     })
-}
-
-fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Invalid> {
-    let mut json = serde_json::Deserializer::from_slice(body);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let path = error.path().to_string();
-        let detail = masked(&error.inner().to_string()).into_owned();
-        Invalid { field: (path != ".").then_some(path), detail }
-    })?;
-    json.end().map_err(|error| Invalid { field: None, detail: error.to_string() })?;
-    Ok(value)
 }
 
 fn refuse(invalid: Invalid, request_id: &RequestId) -> Response<Body> {

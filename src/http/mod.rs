@@ -10,6 +10,7 @@ mod decide;
 pub mod decision;
 pub mod descriptors;
 mod forward_auth;
+mod json;
 pub mod manage;
 pub mod names;
 mod request_id;

@@ -8,15 +8,40 @@ use serde_json::{Value, json};
 
 use crate::harness::{Demo, client};
 
-/// Where `tests/run` installs it.
-fn schemathesis() -> std::path::PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("schemathesis/bin/schemathesis")
+/// A program that `tests/run` installs.
+fn installed(program: &str) -> Command {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("schemathesis/bin").join(program);
+    assert!(path.exists(), "{} is not there: tests/run installs it", path.display());
+    Command::new(path)
+}
+
+#[tokio::test]
+async fn the_description_is_one_by_its_specification_and_names_the_headers_that_are_sent() {
+    let demo = Demo::start();
+    let url = demo.get("ADMIN_URL");
+    let document: Value = client().get(format!("{url}/openapi.json")).send().await.unwrap().json().await.unwrap();
+    let file = demo.folder.path().join("openapi.json");
+    std::fs::write(&file, document.to_string()).unwrap();
+    let validated = installed("openapi-spec-validator").args(["--errors", "all"]).arg(&file).output().unwrap();
+    assert!(validated.status.success(), "{}", String::from_utf8_lossy(&validated.stdout));
+    let refused = &document["paths"]["/v1/accounts"]["post"]["responses"]["400"]["content"]["application/problem+json"];
+    assert_eq!(refused["schema"]["$ref"], "#/components/schemas/Problem");
+
+    let account = client().post(format!("{url}/v1/accounts")).bearer_auth(demo.get("ADMIN_TOKEN"));
+    let account = account.header("idempotency-key", "one").json(&json!({ "name": "Headers" }));
+    for _ in 0..2 {
+        let answer = account.try_clone().unwrap().send().await.unwrap();
+        let described = &document["paths"]["/v1/accounts"]["post"]["responses"]["201"]["headers"];
+        let described = described.as_object().unwrap().keys().map(|name| name.to_lowercase()).collect::<Vec<_>>();
+        for name in ["location", "etag", "idempotency-replayed"] {
+            assert!(described.contains(&name.to_owned()), "{name}");
+            assert!(name == "idempotency-replayed" || answer.headers().contains_key(name), "{name}");
+        }
+    }
 }
 
 #[tokio::test]
 async fn no_request_made_from_the_description_finds_a_fault_or_an_answer_that_is_not_described() {
-    let program = schemathesis();
-    assert!(program.exists(), "{} is not there: tests/run installs it", program.display());
     let demo = Demo::start();
     let (url, token) = (demo.get("ADMIN_URL"), demo.get("ADMIN_TOKEN"));
     let call = |method: reqwest::Method, path: String, body: Value| {
@@ -35,7 +60,7 @@ async fn no_request_made_from_the_description_finds_a_fault_or_an_answer_that_is
     let settings = demo.folder.path().join("schemathesis.toml");
     let parameters = format!("[parameters]\naccount = \"{account}\"\nkey = \"{key}\"\nuser = \"{user}\"\n");
     std::fs::write(&settings, parameters).unwrap();
-    let tried = Command::new(program)
+    let tried = installed("schemathesis")
         .args(["--config-file", settings.to_str().unwrap(), "run", &format!("{url}/openapi.json")])
         .args(["--header", &format!("Authorization: Bearer {token}")])
         // It answers for ten minutes.

@@ -72,7 +72,7 @@ pub(super) fn find_account(manage: &super::Manage, id: &str) -> Result<Arc<LiveA
 #[utoipa::path(
     post, path = "/v1/accounts", tag = "accounts", operation_id = "createAccount", request_body = CreateAccount,
     params(("Idempotency-Key" = Option<String>, Header, description = "The same key makes one account, for a day")),
-    responses((status = 201, body = NewAccount), Refusals)
+    responses((status = 201, body = NewAccount, headers(("ETag" = String))), Refusals)
 )]
 pub(super) async fn create_account(
     State(manage): State<Shared>,
@@ -123,6 +123,15 @@ pub(super) async fn list_accounts(
 ) -> Result<Json<Page<AccountView>>, Refusal> {
     caller.may(Subject::System)?;
     let mut accounts = manage.ledger().ring().accounts();
+    caller.keep_those_that_could("getAccount", &mut accounts);
+    let place = |live: &LiveAccount| (live.account.created_at, live.account.id);
+    // Before any is left out by the search: nobody is told of an account that they may not see.
+    let after = filter.after.as_deref().map(|after| {
+        let id: Option<AccountId> = after.parse().ok();
+        let found = accounts.iter().find(|live| Some(live.account.id) == id);
+        found.map(|live| place(live)).ok_or_else(Paging::no_such_place)
+    });
+    let after = after.transpose()?;
     if let Some(search) = &filter.search {
         let (search, lower) = (search.trim(), search.trim().to_lowercase());
         let is_found = |live: &LiveAccount| {
@@ -130,14 +139,9 @@ pub(super) async fn list_accounts(
         };
         accounts.retain(|live| is_found(live));
     }
-    caller.keep_those_that_could("getAccount", &mut accounts);
     let (total, paging) = (accounts.len(), Paging { after: filter.after, limit: filter.limit });
-    accounts.sort_by_key(|live| (live.account.created_at, live.account.id));
-    if let Some(after) = &paging.after {
-        let after = find_account(&manage, after).map_err(|_| Paging::no_such_place())?;
-        let place = (after.account.created_at, after.account.id);
-        accounts.retain(|live| (live.account.created_at, live.account.id) > place);
-    }
+    accounts.sort_by_key(|live| place(live));
+    accounts.retain(|live| after.is_none_or(|after| place(live) > after));
     let next = paging.cut(&mut accounts, |live| live.account.id.to_string())?;
     Ok(Json(Page { items: accounts.iter().map(|live| AccountView::of(live)).collect(), next, total: Some(total) }))
 }

@@ -24,6 +24,7 @@ use super::{Caller, Manage, Shared};
 use crate::authorize::explain::explain;
 use crate::authorize::manage::Subject;
 use crate::authorize::verdict::{Outcome, Reason};
+use crate::http::json::time;
 use crate::key::{AccountId, KeyId, Mode};
 use crate::policy::Route;
 use crate::recorded::{Again, Filter, Record, RecordId, Recorder, Tally, Told};
@@ -54,6 +55,7 @@ pub struct DecisionFilter {
     action: Option<String>,
     /// Those that were made at this time or later.
     #[param(value_type = Option<String>, format = DateTime)]
+    #[serde(default, deserialize_with = "time")]
     since: Option<Timestamp>,
     /// Those behind this one: the `next` of the page before.
     after: Option<String>,

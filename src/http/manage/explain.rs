@@ -22,6 +22,7 @@ use crate::authorize::explain::{Explained, Explanation, explain};
 use crate::authorize::manage::Subject;
 use crate::authorize::suppose::Supposed;
 use crate::authorize::{Call, Caller as Calling, RequestLine, Stated, Transport};
+use crate::http::json::time;
 use crate::key::{AccountId, EnvironmentId, Kind, Mode};
 
 /// A call that is to be explained. At most one of `key`, `token` and `suppose` is given; without, it is a call without
@@ -49,6 +50,7 @@ pub struct Explain {
     resource: Option<Resource>,
     /// When it is made, from 1970 on; now when not given.
     #[schema(value_type = Option<String>, format = DateTime)]
+    #[serde(default, deserialize_with = "time")]
     at: Option<Timestamp>,
 }
 

@@ -5,44 +5,51 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::header::{CONTENT_TYPE, IF_MATCH};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde::de::{DeserializeOwned, Error, IntoDeserializer};
 use serde::{Deserialize, Deserializer};
 
 use super::refusal::Refusal;
+use crate::http::json::{self, Object};
 
-/// A JSON body, with the bytes that it was read from.
+/// A JSON object, with the bytes that it was read from.
 pub struct Input<T>(pub T, pub Bytes);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
-        let media = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let media = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        if media != "application/json" {
-            let detail = "send the body as JSON, with `Content-Type: application/json`";
-            return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type_unsupported", detail));
-        }
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => {
-                Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "the body is too large")
-            }
-            _ => Refusal::invalid(None, "the body could not be read"),
-        })?;
-        read(&bytes).map(|input| Self(input, bytes.clone()))
+        let bytes = body(request, state).await?;
+        let Object(input) = json::read(&bytes)?;
+        Ok(Self(input, bytes))
     }
 }
 
-/// Reads a JSON text whole.
-pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
-    let mut json = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let path = error.path().to_string();
-        Refusal::invalid((path != ".").then_some(&path), error.inner().to_string())
-    })?;
-    json.end().map_err(|error| Refusal::invalid(None, error.to_string()))?;
-    Ok(value)
+/// A JSON array of objects.
+pub struct Listed<T>(pub Vec<T>);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Listed<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        let items: Vec<Object<T>> = json::read(&body(request, state).await?)?;
+        Ok(Self(items.into_iter().map(|Object(item)| item).collect()))
+    }
+}
+
+async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Refusal> {
+    let media = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if media != "application/json" {
+        let detail = "send the body as JSON, with `Content-Type: application/json`";
+        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type_unsupported", detail));
+    }
+    Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "the body is too large")
+        }
+        _ => Refusal::invalid(None, "the body could not be read"),
+    })
 }
 
 /// The query's parameters.
@@ -52,12 +59,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        let query = parts.uri.query().unwrap_or_default();
-        let parsed = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
-        serde_path_to_error::deserialize(parsed).map(Self).map_err(|error| {
-            let path = error.path().to_string();
-            Refusal::invalid((path != ".").then_some(&path), error.inner().to_string())
-        })
+        Ok(Self(json::read_query(parts.uri.query().unwrap_or_default())?))
     }
 }
 
@@ -135,4 +137,10 @@ pub fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
+}
+
+/// The same of a time.
+#[expect(clippy::option_option, reason = "three things are told apart")]
+pub fn nullable_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Timestamp>>, D::Error> {
+    json::time(deserializer).map(Some)
 }

@@ -12,7 +12,8 @@ use super::input::OneOf;
 use super::keys::Paging;
 use super::refusal::Refusal;
 use super::view::{Direction, KeyState, KeyView, Page};
-use crate::key::{Key, Kind, Mode, Moment, StoredSecret};
+use crate::http::json::time;
+use crate::key::{Key, KeyId, Kind, Mode, Moment, StoredSecret};
 use crate::ledger::LedgerError;
 use crate::ring::LiveKey;
 
@@ -42,6 +43,7 @@ pub struct KeyFilter {
     rotation_due_within_days: Option<u32>,
     /// Those that were made before this time and not used since.
     #[param(value_type = Option<String>, format = DateTime)]
+    #[serde(default, deserialize_with = "time")]
     unused_since: Option<Timestamp>,
     /// `true`: those that somebody should do something about: compromised or flagged, to be rotated by now or soon, or
     /// about to expire (both within `rotation.warn_days`); `false`: the others.
@@ -57,7 +59,7 @@ pub struct KeyFilter {
 }
 
 /// Where a key stands in the order of creation. Those that came with an account are of one moment.
-type Place = (Moment, Mode, &'static str, crate::key::KeyId);
+type Place = (Moment, Mode, &'static str, KeyId);
 
 fn place(live: &LiveKey) -> Place {
     (live.key.created_at, live.key.mode, live.key.kind.as_str(), live.key.id)
@@ -80,6 +82,13 @@ impl KeyFilter {
     pub fn page(self, manage: &Manage, mut keys: Vec<Arc<LiveKey>>, now: Timestamp) -> Result<Page<KeyView>, Refusal> {
         let paging = Paging { after: self.after.clone(), limit: self.limit };
         let search = self.search.as_deref().map(Search::of).transpose()?;
+        // Before any is left out: the list goes on behind a key that has changed meanwhile. Nobody else's keys are looked at.
+        let after = paging.after.as_deref().map(|after| {
+            let id: Option<KeyId> = after.parse().ok();
+            let found = keys.iter().find(|live| Some(live.key.id) == id);
+            found.map(|live| place(live)).ok_or_else(Paging::no_such_place)
+        });
+        let after = after.transpose()?;
         keys.retain(|live| self.admits(&live.key, search.as_ref(), manage.soon, now));
         if let Some(since) = self.unused_since {
             let uses = manage.ledger().all_uses()?;
@@ -90,9 +99,7 @@ impl KeyFilter {
             Direction::Oldest => a.cmp(b),
             Direction::Newest => b.cmp(a),
         };
-        if let Some(after) = &self.after {
-            let after = after.parse().ok().and_then(|id| manage.ledger().ring().key(&id));
-            let after = place(&*after.ok_or_else(Paging::no_such_place)?);
+        if let Some(after) = after {
             keys.retain(|live| compare(&place(live), &after) == Ordering::Greater);
         }
         first(&mut keys, paging.most()? + 1, |a, b| compare(&place(a), &place(b)));

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::accounts::find_account;
-use super::input::{Input, Params, RetryKey, Seen, duration, nullable};
+use super::input::{Input, Params, RetryKey, Seen, duration, nullable, nullable_time};
 use super::key_list::KeyFilter;
 use super::once::{Made, once, shown};
 use super::refusal::{Refusal, Refusals};
@@ -24,6 +24,7 @@ use crate::authorize::manage::Subject;
 use crate::authorize::path::normalise;
 use crate::authorize::verdict::Outcome;
 use crate::authorize::{Call, Caller as Calling, RequestLine, Stated, Transport, authorize, authorize_by};
+use crate::http::json::time;
 use crate::key::{EnvironmentId, Key, KeyError, KeyId, KeyUpdate, Kind, Mode, NewKey, Scope};
 use crate::ledger::{Ledger, Once, key_updated};
 use crate::policy::{Revision, Route};
@@ -88,6 +89,7 @@ pub struct CreateKey {
     /// Up to 1,000 characters.
     #[schema(max_length = 1000)]
     note: Option<String>,
+    #[serde(default, deserialize_with = "time")]
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Timestamp>,
     /// How often it should be rotated: `1h` to `3660d`.
@@ -126,7 +128,7 @@ pub struct UpdateKey {
     /// Networks or addresses that it may be used from, at most 100; none means anywhere.
     #[schema(max_items = 100)]
     addresses: Option<Vec<String>>,
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default, deserialize_with = "nullable_time")]
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Option<Timestamp>>,
     /// How often it should be rotated: `1h` to `3660d`.

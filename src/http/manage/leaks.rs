@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
-use super::input::Input;
+use super::input::Listed;
 use super::refusal::{Refusal, Refusals};
 use super::{Caller, Manage, Shared, blocking};
 use crate::authorize::manage::Subject;
@@ -66,7 +66,7 @@ impl Outcome {
 pub(super) async fn report_leaks(
     State(manage): State<Shared>,
     caller: Caller,
-    Input(leaks, _): Input<Vec<Leak>>,
+    Listed(leaks): Listed<Leak>,
 ) -> Result<Json<Reported>, Refusal> {
     let by = caller.may(Subject::System)?;
     if leaks.len() > MOST {

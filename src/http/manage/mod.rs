@@ -8,6 +8,7 @@
 mod accounts;
 mod backup;
 pub(crate) mod decisions;
+mod document;
 mod events;
 pub mod explain;
 pub(crate) mod figures;
@@ -45,7 +46,6 @@ use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 use utoipa::OpenApi;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
 
@@ -119,23 +119,6 @@ pub struct Manage {
 
 type Shared = Arc<Manage>;
 
-#[derive(OpenApi)]
-#[openapi(
-    info(
-        title = "Keyward management API",
-        description = "Accounts, API keys, the people who manage them, and policies. What each person may do is said by \
-                       policies. Times are RFC 3339; durations are written 30m, 24h or 90d. Errors are problem \
-                       documents (RFC 9457) with a stable `code`.",
-        license(name = "Apache-2.0", identifier = "Apache-2.0")
-    ),
-    tags(
-        (name = "accounts"), (name = "keys"), (name = "events"), (name = "decisions"), (name = "people"), (name = "session"),
-        (name = "policies"), (name = "installation")
-    ),
-    security(("token" = []))
-)]
-struct Document;
-
 impl Manage {
     /// From the parts of the daemon.
     pub fn new(parts: Parts) -> Self {
@@ -167,11 +150,8 @@ impl Manage {
     /// The routes, with the document that describes them at `/openapi.json`.
     pub fn router(self, body_bytes: usize) -> Router {
         let shared = Arc::new(self);
-        let (router, mut document) = operations().split_for_parts();
-        let token =
-            SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("kw_…").build());
-        document.components.get_or_insert_default().add_security_scheme("token", token);
-        let document = Arc::new(document);
+        let (router, document) = operations().split_for_parts();
+        let document = Arc::new(document::completed(document));
         router
             .route_layer(from_fn_with_state(Arc::clone(&shared), admit))
             .layer(DefaultBodyLimit::max(body_bytes))
@@ -226,7 +206,7 @@ impl Manage {
 }
 
 fn operations() -> OpenApiRouter<Shared> {
-    OpenApiRouter::with_openapi(Document::openapi())
+    OpenApiRouter::with_openapi(document::Document::openapi())
         .routes(routes!(users::sign_in))
         .routes(routes!(accounts::create_account, accounts::list_accounts))
         .routes(routes!(accounts::get_account, accounts::rename_account))

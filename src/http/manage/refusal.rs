@@ -8,6 +8,7 @@ use utoipa::{IntoResponses, ToSchema};
 
 use super::super::answer::Problem;
 use super::super::request_id::RequestId;
+use crate::http::json::Unread;
 use crate::key::{KeyError, masked};
 use crate::ledger::LedgerError;
 use crate::people::PeopleError;
@@ -80,6 +81,12 @@ impl IntoResponse for Refusal {
         *response.status_mut() = self.status;
         response.extensions_mut().insert(self);
         response
+    }
+}
+
+impl From<Unread> for Refusal {
+    fn from(unread: Unread) -> Self {
+        Self::invalid(unread.field.as_deref(), unread.detail)
     }
 }
 
@@ -158,35 +165,35 @@ pub struct ProblemSchema {
 pub enum Refusals {
     /// The request cannot be understood; `field` says which part.
     #[response(status = 400, content_type = "application/problem+json")]
-    Invalid(#[to_schema] ProblemSchema),
+    Invalid(ProblemSchema),
     /// No token, or not a good one.
     #[response(status = 401, content_type = "application/problem+json")]
-    Unauthenticated(#[to_schema] ProblemSchema),
+    Unauthenticated(ProblemSchema),
     /// The policies do not let this person do this.
     #[response(status = 403, content_type = "application/problem+json")]
-    Forbidden(#[to_schema] ProblemSchema),
+    Forbidden(ProblemSchema),
     /// There is no such thing.
     #[response(status = 404, content_type = "application/problem+json")]
-    NotFound(#[to_schema] ProblemSchema),
+    NotFound(ProblemSchema),
     /// It cannot be done as things are; `code` says why.
     #[response(status = 409, content_type = "application/problem+json")]
-    Conflict(#[to_schema] ProblemSchema),
+    Conflict(ProblemSchema),
     /// `If-Match` names another version than there is.
     #[response(status = 412, content_type = "application/problem+json")]
-    Stale(#[to_schema] ProblemSchema),
+    Stale(ProblemSchema),
     /// The body is too large.
     #[response(status = 413, content_type = "application/problem+json")]
-    TooLarge(#[to_schema] ProblemSchema),
+    TooLarge(ProblemSchema),
     /// The body is not `application/json`.
     #[response(status = 415, content_type = "application/problem+json")]
-    NotJson(#[to_schema] ProblemSchema),
+    NotJson(ProblemSchema),
     /// The `Idempotency-Key` was used for another request.
     #[response(status = 422, content_type = "application/problem+json")]
-    Reused(#[to_schema] ProblemSchema),
+    Reused(ProblemSchema),
     /// Too many attempts; `Retry-After` says when to try again.
     #[response(status = 429, content_type = "application/problem+json")]
-    TooMany(#[to_schema] ProblemSchema),
+    TooMany(ProblemSchema),
     /// It could not be done now; `Retry-After` says when to try again.
     #[response(status = 503, content_type = "application/problem+json")]
-    Unavailable(#[to_schema] ProblemSchema),
+    Unavailable(ProblemSchema),
 }

@@ -18,6 +18,7 @@ use super::keys::CreateKey;
 use super::refusal::{Refusal, Refusals};
 use super::{Caller, Shared};
 use crate::authorize::manage::Subject;
+use crate::http::json::time;
 use crate::key::{Account, AccountId, Ceiling, Key, KeyId, MintError, StoredSecret};
 use crate::ledger::{ImportError, Incoming, Ledger, MovedIn, SecretUse};
 use crate::people::User;
@@ -70,6 +71,7 @@ struct ForeignKey {
     key: CreateKey,
     /// When it was issued; now, when not given.
     #[schema(value_type = Option<String>, format = DateTime)]
+    #[serde(default, deserialize_with = "time")]
     created_at: Option<Timestamp>,
     /// The SHA-256 of the whole token, 64 hexadecimal digits.
     sha256: Option<String>,
