@@ -135,9 +135,9 @@ impl Client {
         self.runtime.block_on(async {
             let mut response = self.good(&request).await.map_err(|stop| self.failure(stop))?;
             while let Some(chunk) = response.chunk().await.map_err(|error| self.broken(&error))? {
-                out.write_all(&chunk)?;
+                out.write_all(&chunk).map_err(|error| Failure::of_output(&error))?;
             }
-            Ok(out.flush()?)
+            out.flush().map_err(|error| Failure::of_output(&error))
         })
     }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::online::Online;
 use super::terminal::{Column, items, second, table, text};
 use super::{Failure, id};
-use crate::key::{AccountId, KeyId};
+use crate::key::{AccountId, KeyId, UserId};
 
 #[derive(Args)]
 pub(super) struct Events {
@@ -26,6 +26,12 @@ enum Word {
         /// To this key alone: `key_…`
         #[arg(long, value_name = "ID")]
         key: Option<String>,
+        /// Of these types alone, for example `key.created,key.rotated`
+        #[arg(long = "type", value_name = "TYPES")]
+        types: Option<String>,
+        /// What this person did, or what is about them: `usr_…`
+        #[arg(long, value_name = "ID")]
+        user: Option<String>,
         /// At most so many
         #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
@@ -34,7 +40,11 @@ enum Word {
         oldest: bool,
     },
     /// Write everything that happened, the oldest first, as JSON lines
-    Export,
+    Export {
+        /// To this account and its keys alone: `acct_…`
+        #[arg(long, value_name = "ID")]
+        account: Option<String>,
+    },
 }
 
 const COLUMNS: [Column; 6] = [
@@ -64,11 +74,14 @@ pub(super) fn run(given: &Events) -> Result<(), Failure> {
     let online = &given.online;
     let client = online.client()?;
     match &given.word {
-        Word::List { account, key, limit, oldest } => {
+        Word::List { account, key, types, user, limit, oldest } => {
             let order = if *oldest { "oldest" } else { "newest" };
             let account = account.as_deref().map(id::<AccountId>).transpose()?;
             let key = key.as_deref().map(id::<KeyId>).transpose()?;
-            let (most, query) = (usize::try_from(*limit).unwrap_or(usize::MAX), [("order", order.to_owned())]);
+            let user = user.as_deref().map(id::<UserId>).transpose()?;
+            let filters = [("order", Some(order.to_owned())), ("type", types.clone()), ("user", user)];
+            let query: Vec<_> = filters.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+            let most = usize::try_from(*limit).unwrap_or(usize::MAX);
             let list = match (&account, &key) {
                 (Some(account), _) => client.list(&["accounts", account, "events"], &query, most)?,
                 (None, Some(key)) => client.list(&["keys", key, "events"], &query, most)?,
@@ -85,6 +98,10 @@ pub(super) fn run(given: &Events) -> Result<(), Failure> {
             };
             online.tell(&list, |list| table(items(list), &COLUMNS, "nothing happened"))
         }
-        Word::Export => client.copy(&["events", "export"], &mut std::io::stdout().lock()),
+        Word::Export { account } => {
+            let account = account.as_deref().map(id::<AccountId>).transpose()?;
+            let path = account.as_ref().map_or(vec!["events", "export"], |id| vec!["accounts", id, "events", "export"]);
+            client.copy(&path, &mut std::io::stdout().lock())
+        }
     }
 }

@@ -49,6 +49,7 @@ mod transfer;
 mod users;
 
 use std::ffi::OsString;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::str::FromStr;
 
@@ -145,6 +146,11 @@ impl Failure {
     fn of(code: u8, message: impl Into<String>) -> Self {
         Self { message: message.into(), code }
     }
+
+    /// Of writing to standard output. Whoever has read enough, as `head` has, is told nothing of it.
+    fn of_output(error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe { Self::of(0, "") } else { Self::new(error.to_string()) }
+    }
 }
 
 impl<E: std::error::Error> From<E> for Failure {
@@ -206,7 +212,10 @@ fn run(cli: Cli) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             let message = failure.message.trim_end();
-            eprintln!("keyward: {message}");
+            if !message.is_empty() {
+                // Where it cannot be said, nobody waits for it.
+                let _ = writeln!(io::stderr(), "keyward: {message}");
+            }
             ExitCode::from(failure.code)
         }
     }

@@ -18,7 +18,7 @@ const LONGEST_LINE: u64 = 4_096;
 /// Writes to standard output.
 pub(super) fn say(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    Ok(out.write_all(text.as_bytes()).and_then(|()| out.flush())?)
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| Failure::of_output(&error))
 }
 
 /// A password: asked for when there is a terminal, otherwise the next line of standard input.

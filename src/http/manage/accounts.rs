@@ -133,6 +133,9 @@ pub(super) async fn list_accounts(
     });
     let after = after.transpose()?;
     if let Some(search) = &filter.search {
+        if search.chars().count() > 200 {
+            return Err(Refusal::invalid(Some("search"), "give up to 200 characters"));
+        }
         let (search, lower) = (search.trim(), search.trim().to_lowercase());
         let is_found = |live: &LiveAccount| {
             holds(&live.account.name, &lower) || beyond(search, &["acct_", live.account.id.as_str()]) == Some("")

@@ -35,7 +35,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts, MatchedPath, Request, State};
-use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use axum::http::request;
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
@@ -353,13 +353,22 @@ async fn admit(
         Some(refusal) => refusal.answer(&id),
         None => response,
     };
+    let is_refused_unread = response.status().is_client_error() && has_body(&headers);
     let headers = response.headers_mut();
+    if is_refused_unread {
+        // The body may still be coming, and is not waited for: the connection ends, and its client should know.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
     if let Ok(value) = HeaderValue::from_str(id.as_str()) {
         headers.insert(names::REQUEST_ID, value);
     }
     response
+}
+
+fn has_body(headers: &HeaderMap) -> bool {
+    headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
 }
 
 /// The answer about a path that nothing is at.
