@@ -22,14 +22,12 @@ pub const VARIABLE: &str = "KEYWARD_LOG";
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// The level is no level and no list of directives.
-    #[error("{place}: `{text}` is neither a level (error, warn, info, debug, trace) nor directives: {error}")]
+    #[error("{place}: {told}")]
     Level {
         /// Who said it: the variable or the key of the configuration.
         place: &'static str,
-        /// What was said.
-        text: String,
-        /// The parser's words.
-        error: String,
+        /// What is wrong with it.
+        told: String,
     },
     /// Another subscriber is there already; it stays.
     #[error("the log is set up already: {0}")]
@@ -58,15 +56,24 @@ fn filter(log: &Log, variable: Option<String>) -> Result<EnvFilter, TelemetryErr
         Some(text) if !text.trim().is_empty() => (VARIABLE, text),
         _ => ("log.level", log.level.clone()),
     };
+    read_level(&text).map_err(|told| TelemetryError::Level { place, told })
+}
+
+/// Reads a level, or directives.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read_level(text: &str) -> Result<EnvFilter, String> {
     // A lone word is a level for us. The parser would take an unknown one for the name of a target, and all would be
     // silent.
     let parsed = if text.contains(['=', ',', '[']) {
-        EnvFilter::try_new(&text).map_err(|error| error.to_string())
+        EnvFilter::try_new(text).map_err(|error| error.to_string())
     } else {
         let level = text.trim().parse::<LevelFilter>();
         level.map(|level| EnvFilter::default().add_directive(level.into())).map_err(|error| error.to_string())
     };
-    parsed.map_err(|error| TelemetryError::Level { place, text, error })
+    let told = |error| format!("`{text}` is neither a level (error, warn, info, debug, trace) nor directives: {error}");
+    parsed.map_err(told)
 }
 
 #[cfg(test)]

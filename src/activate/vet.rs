@@ -9,10 +9,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::examples;
 use crate::authorize::STACK;
+use crate::authorize::manage::{Asking, Subject, manage};
 use crate::child::{Child, ChildError, limit_memory};
-use crate::policy::{Bundle, Problem, Rejection, Revision};
+use crate::evaluation::Evaluation;
+use crate::key::UserId;
+use crate::people::{NewUser, User};
+use crate::policy::{Bundle, Operation, Problem, Rejection, Revision};
 
 /// The subcommand, hidden from help, that the child is started with.
 pub const COMMAND: &str = "vet";
@@ -124,7 +130,27 @@ pub fn check_as_child(input: impl std::io::Read + Send + 'static) -> Result<(), 
 pub fn check(bundle: &Bundle) -> Result<Arc<Revision>, Rejection> {
     let revision = Arc::new(Revision::build(bundle)?);
     examples::run(bundle, &revision)?;
+    if locks_out(&revision) {
+        let message = "no operator could change anything over the management API, these files least of all";
+        let help = "permit it again; `keyward init` in an empty folder writes the shipped policies/management.cedar";
+        return Err(general(message.into(), help));
+    }
     Ok(revision)
+}
+
+/// Whether not even an operator is let do anything that changes something.
+fn locks_out(revision: &Revision) -> bool {
+    let now = Timestamp::UNIX_EPOCH;
+    let new =
+        NewUser { email: "operator@example.com".into(), name: "Operator".into(), operator: true, roles: [].into() };
+    let Ok(operator) = User::create(new, UserId::EXAMPLE, now) else { return true };
+    let asking = Asking { user: Some(&operator), address: None, now };
+    let changes = |route: &str, operation: &Operation| !route.starts_with("GET ") && &*operation.name != "signIn";
+    !revision.management().operations().any(|(route, operation)| {
+        changes(route, operation)
+            && operation.about.iter().any(|about| &**about == Subject::System.of_type())
+            && matches!(manage(revision, &asking, operation, Subject::System), Evaluation::Permitted(_))
+    })
 }
 
 /// Runs `work` on a thread of its own with a stack of `size` bytes.

@@ -8,11 +8,11 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::Failure;
 use super::configuration::Configuration;
+use super::{CONFIGURATION, Failure};
 use crate::authorize::STACK;
 use crate::config::{Config, Log, ProxyStyle};
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, StartError};
 use crate::{demo, telemetry};
 
 #[derive(Args)]
@@ -71,10 +71,22 @@ impl Serve {
 
 pub(super) fn serve(serve: &Serve) -> Result<(), Failure> {
     let config = serve.load()?;
-    let _log = telemetry::init(&config.log)?;
+    let misconfigured = |error: &dyn std::fmt::Display| Failure::of(CONFIGURATION, error.to_string());
+    if [&config.data_dir, &config.schemas_dir, &config.policies_dir].iter().all(|folder| !folder.exists()) {
+        let what = format!(
+            "there is nothing in {}: make an installation with `keyward init DIR`, and name it with `--config DIR/keyward.toml`",
+            config.schemas_dir.parent().unwrap_or(&config.schemas_dir).display()
+        );
+        return Err(misconfigured(&what));
+    }
+    let _log = telemetry::init(&config.log).map_err(|error| misconfigured(&error))?;
     run(async {
         let stop = on_signal()?;
-        Daemon::start(&config, stop).await?.ended().await;
+        let daemon = Daemon::start(&config, stop).await.map_err(|error| match error {
+            StartError::Webhook(error) => misconfigured(&error),
+            others => others.into(),
+        });
+        daemon?.ended().await;
         Ok(())
     })
 }

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 use reqwest::Url;
 
 use super::{Config, LEAST_HEADER_BYTES, WhenStale};
-use crate::outbound;
 use crate::trail::Happened;
+use crate::{outbound, telemetry};
 
 /// A value that is refused: which key, and what is wrong and how to mend it.
 pub(super) type Refusal = (&'static str, String);
@@ -26,6 +26,7 @@ pub(super) fn check(config: &Config) -> Result<(), Refusal> {
     folders(config)?;
     webhook(config)?;
     policies(config)?;
+    telemetry::read_level(&config.log.level).or_else(|what| refuse("log.level", what))?;
     header_text(&config.decision.realm)
 }
 

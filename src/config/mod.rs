@@ -207,10 +207,27 @@ fn explain(error: figment::Error) -> ConfigError {
                 Kind::UnknownVariant(word, known) => {
                     format!("`{word}` is not one of {}", known.join(", "))
                 }
+                Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
+                    format!("give {}, not {found}", in_words(&expected))
+                }
+                Kind::Message(what) if what.contains("socket address") => {
+                    "give an IP address and a port, for example 127.0.0.1:8700 or [::1]:8700".to_owned()
+                }
                 kind => kind.to_string(),
             };
             ConfigError::Value { place: place(error.metadata.as_ref(), &keys), key: keys.join("."), what }
         }
+    }
+}
+
+/// What serde expects, in the words of people who write configurations.
+fn in_words(expected: &str) -> &str {
+    match expected {
+        "a sequence" => "a list, for example [\"127.0.0.1\"]",
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number",
+        "a boolean" => "true or false",
+        "a string" => "a text in quotes",
+        others => others,
     }
 }
 

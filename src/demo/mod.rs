@@ -34,7 +34,7 @@ use crate::trail::By;
 /// The names of the five tokens, as the environment file has them.
 const TOKENS: [&str; 5] = ["PK_LIVE", "SK_LIVE", "PK_TEST", "SK_TEST", "RK_LIVE"];
 /// The names of what the people of the demo have.
-const PEOPLE: [&str; 3] = ["ADMIN_TOKEN", "DASHBOARD_USER", "DASHBOARD_PASSWORD"];
+const PEOPLE: [&str; 5] = ["ADMIN_TOKEN", "OPERATOR_USER", "OPERATOR_PASSWORD", "DASHBOARD_USER", "DASHBOARD_PASSWORD"];
 
 /// What to demonstrate, and where.
 #[derive(Debug, Clone)]
@@ -186,21 +186,28 @@ fn read_tokens(text: &str) -> Option<Tokens> {
     TOKENS.into_iter().chain(PEOPLE).map(find).collect()
 }
 
-/// An operator with a token, and the account's owner with a password.
+/// An operator with a token and a password, and the account's owner with a password.
 fn make_people(ledger: &Ledger, account: AccountId, by: &By) -> Result<Tokens, DemoError> {
-    let new =
-        |email: &str, name: &str, operator, roles| NewUser { email: email.into(), name: name.into(), operator, roles };
-    let operator = new("operator@demo.test", "Demo operator", true, BTreeMap::new());
-    let operator = ledger.create_user(operator, None, None, by)?;
+    let make = |email: &str, name: &str, roles: BTreeMap<AccountId, Role>| {
+        let setup = |error: &dyn std::fmt::Display| DemoError::Setup(error.to_string());
+        let password = Password::made().map_err(|error| setup(&error))?;
+        let address: Email = email.parse().map_err(|error: PeopleError| setup(&error))?;
+        let chosen = Password::chosen(&password, &address).map_err(|error| setup(&error))?;
+        let hash = PasswordHash::hash(&chosen).map_err(LedgerError::from)?;
+        let new = NewUser { email: email.into(), name: name.into(), operator: roles.is_empty(), roles };
+        Ok::<_, DemoError>((ledger.create_user(new, Some(hash), None, by)?, password))
+    };
+    let (operator, operators) = make("operator@demo.test", "Demo operator", BTreeMap::new())?;
+    let (owner, owners) = make("owner@demo.test", "Demo owner", BTreeMap::from([(account, Role::Owner)]))?;
     let (_, token) = ledger.create_token(&operator.user.id, "demo", None, Cost::default(), None, by)?;
-    let password = Password::made().map_err(|error| DemoError::Setup(error.to_string()))?;
-    let owner = new("owner@demo.test", "Demo owner", false, BTreeMap::from([(account, Role::Owner)]));
-    let setup = |error: String| DemoError::Setup(error);
-    let email: Email = owner.email.parse().map_err(|error: PeopleError| setup(error.to_string()))?;
-    let chosen = Password::chosen(&password, &email).map_err(|error| setup(error.to_string()))?;
-    let hash = PasswordHash::hash(&chosen).map_err(LedgerError::from)?;
-    ledger.create_user(owner, Some(hash), None, by)?;
-    let values = [Zeroizing::new(token.expose().to_owned()), Zeroizing::new(email.as_str().to_owned()), password];
+    let plain = |text: &str| Zeroizing::new(text.to_owned());
+    let values = [
+        plain(token.expose()),
+        plain(operator.user.email.as_str()),
+        operators,
+        plain(owner.user.email.as_str()),
+        owners,
+    ];
     Ok(PEOPLE.into_iter().zip(values).collect())
 }
 
@@ -244,6 +251,11 @@ fn environment(tokens: &Tokens, daemon: &Daemon, [https, http]: [SocketAddr; 2],
     for (name, token) in tokens {
         line(name, token);
     }
+    // What `keyward` itself reads.
+    line("KEYWARD_URL", &format!("http://{}", daemon.admin_addr));
+    if let Some((_, token)) = tokens.iter().find(|(name, _)| *name == "ADMIN_TOKEN") {
+        line("KEYWARD_TOKEN", token);
+    }
     line("API_URL", &format!("https://localhost:{}", https.port()));
     line("API_HTTP_URL", &format!("http://localhost:{}", http.port()));
     line("DECISION_URL", &format!("http://{}", daemon.decision_addr));
@@ -270,7 +282,8 @@ fn announce(tokens: &Tokens, admin: SocketAddr, [https, http]: [SocketAddr; 2], 
          \x20 test secret       {}\n\
          \x20 restricted        {}   (resources:read)\n\
          The Dashboard: http://{admin}\n\
-         \x20 {}   password {}   (owner of the account)\n\
+         \x20 {}      password {}   (owner of the account)\n\
+         \x20 {}   password {}   (operator: policies, people, all accounts)\n\
          The operator's token\n\
          \x20 {}\n\n\
          Try\n\
@@ -288,6 +301,8 @@ fn announce(tokens: &Tokens, admin: SocketAddr, [https, http]: [SocketAddr; 2], 
         token("RK_LIVE"),
         token("DASHBOARD_USER"),
         token("DASHBOARD_PASSWORD"),
+        token("OPERATOR_USER"),
+        token("OPERATOR_PASSWORD"),
         token("ADMIN_TOKEN"),
         data = data.display(),
         cert = data.join("api-cert.pem").display(),
@@ -297,7 +312,13 @@ fn announce(tokens: &Tokens, admin: SocketAddr, [https, http]: [SocketAddr; 2], 
         admin_token = token("ADMIN_TOKEN"),
     );
     if let Some(path) = env_file {
-        let _ = writeln!(text, "All of this is in {}, for a shell to read.", path.display());
+        let _ = writeln!(
+            text,
+            "All of this is in {file}, for a shell to read: . {file}\n\
+             Then `keyward keys list` and the like ask this daemon, and `cd {data} && keyward policy check` looks at its policies.",
+            file = path.display(),
+            data = data.display(),
+        );
     }
     text.push_str("\nREADY\n");
     let mut out = io::stdout().lock();

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderValue, Response};
+use axum::http::{HeaderValue, Response, StatusCode};
 use axum::routing::{any, get, post};
 use jiff::Timestamp;
 
+use super::answer::Problem;
 use super::request_id::RequestId;
 use super::{decide, forward_auth, names};
 use crate::audit::{DecisionLog, Entry};
@@ -125,6 +126,11 @@ impl Decision {
             .route("/v1/authorize/batch", post(decide::authorize_batch))
             .route("/healthz", get(alive))
             .route("/readyz", get(ready))
+            .fallback(async || nothing_there(StatusCode::NOT_FOUND, "no_route", "there is nothing at this path"))
+            .method_not_allowed_fallback(async || {
+                let detail = "this path has no such method; /v1/authorize takes POST";
+                nothing_there(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+            })
             .layer(DefaultBodyLimit::max(body_bytes))
             .with_state(Arc::new(self))
     }
@@ -133,6 +139,10 @@ impl Decision {
 /// The beginning of what a caller sent: a queue of entries must not be a queue of megabytes.
 fn cut(text: &str) -> &str {
     text.get(..text.floor_char_boundary(LONGEST_LOGGED)).unwrap_or_default()
+}
+
+fn nothing_there(status: StatusCode, code: &'static str, detail: &str) -> Response<Body> {
+    Problem::new(status, code, detail, &RequestId::fresh()).into_response()
 }
 
 /// The process is there.

@@ -342,7 +342,7 @@ async fn reported_leaks_kill_what_is_ours_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_broken_management_policy_is_refused_and_one_without_policies_lets_nobody_in() {
+async fn a_management_policy_that_is_broken_or_locks_everybody_out_is_refused() {
     let demo = Demo::start();
     let operator = Person::operator(&demo);
     let file = demo.policies().join("management.cedar");
@@ -354,12 +354,25 @@ async fn a_broken_management_policy_is_refused_and_one_without_policies_lets_nob
     assert!(report.to_string().contains("policies/management.cedar"), "{report}");
     assert_eq!(operator.status("GET", "/v1/users", None).await, 200, "the last good policies serve");
     // A forbid about the API does not lock operators out, and one about management stops no call.
-    std::fs::write(&file, format!("{shipped}\n@id(\"stop\") forbid (principal, action, resource);")).unwrap();
+    std::fs::write(
+        &file,
+        format!("{shipped}\n@id(\"stop\") forbid (principal, action == Keyward::Action::\"listUsers\", resource);"),
+    )
+    .unwrap();
     demo.until_report(|report| report["refused"].is_null() && report.to_string().contains("\"stop\"")).await;
     assert_eq!(operator.status("GET", "/v1/users", None).await, 403);
     assert_eq!(demo.reason("SK_LIVE", "/v1/resources").await, "allowed");
+    // What would leave nobody who can manage anything is refused, whether policies are missing or forbid all of it.
+    for nothing in [None, Some(format!("{shipped}\n@id(\"all\") forbid (principal, action, resource);"))] {
+        match nothing {
+            None => std::fs::remove_file(&file).unwrap(),
+            Some(text) => std::fs::write(&file, text).unwrap(),
+        }
+        let report = demo.until_report(|report| report["refused"].to_string().contains("no operator could")).await;
+        assert!(report.to_string().contains("\"stop\""), "what was in force stays so: {report}");
+    }
     std::fs::write(&file, shipped).unwrap();
-    demo.until_report(|report| !report.to_string().contains("\"stop\"")).await;
+    demo.until_report(|report| report["refused"].is_null() && !report.to_string().contains("\"stop\"")).await;
     assert_eq!(operator.status("GET", "/v1/users", None).await, 200);
     std::fs::write(demo.policies().join("stop.cedar"), "@id(\"stop-calls\") forbid (principal, action, resource);")
         .unwrap();

@@ -22,7 +22,7 @@ async fn a_question_that_cannot_be_understood_is_answered_with_its_field_and_wha
     for (path, body, field, said) in [
         ("", "", None, "EOF"),
         ("", "GET /v1/resources", None, "expected value"),
-        ("", "[]", None, "invalid length"),
+        ("", "[]", None, "expected a JSON object"),
         ("", "\u{feff}{}", None, "expected value"),
         ("", r#"{"path": "/v1/resources"}"#, None, "missing field `method`"),
         ("", r#"{"method": "GET"}"#, None, "missing field `path`"),

@@ -15,7 +15,7 @@ use crate::key::{AccountId, EnvironmentId, Kind, Mode, Scope, UserId};
 use crate::people::{NewUser, PeopleError, Role, User};
 use crate::policy::{Bundle, Problem, Rejection, Revision};
 
-const SHAPE: &str = "see the head of the shipped policies/tests/docs-api.toml for the form of an example";
+const SHAPE: &str = "`keyward policy test --help` shows the form of an example";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -52,7 +52,7 @@ struct KeyForm {
     kind: Kind,
     mode: Mode,
     #[serde(default)]
-    scopes: Vec<Scope>,
+    scopes: Vec<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -190,7 +190,7 @@ fn example<'a>(form: Form, place: Place<'a>, revision: &Revision) -> Result<Exam
     let asked = match (form.request, form.operation) {
         (Some(request), None) if !is_operation => {
             let (method, path) = line(&request)?;
-            let caller = form.key.map_or(Ok(Caller::Anonymous), caller)?;
+            let caller = form.key.map_or(Ok(Caller::Anonymous), |key| caller(key, revision))?;
             let (item, environment) =
                 form.resource.map(|resource| (resource.id, resource.environment)).unwrap_or_default();
             let environment = environment.map(EnvironmentId::from);
@@ -222,8 +222,15 @@ fn line(written: &Spanned<String>) -> Result<(String, String), Wrong> {
     Ok((method.to_owned(), path.to_owned()))
 }
 
-fn caller(written: Spanned<KeyForm>) -> Result<Caller, Wrong> {
+fn caller(written: Spanned<KeyForm>, revision: &Revision) -> Result<Caller, Wrong> {
     let (at, KeyForm { kind, mode, scopes }) = (written.span(), written.into_inner());
+    let known = || revision.model().scopes.iter().map(|scope| &**scope);
+    // It would grant nothing, so that an example of what is forbidden came true of itself.
+    if let Some(unknown) = scopes.iter().find(|name| !known().any(|known| known == name.as_ref().as_str())) {
+        let (at, name) = (unknown.span(), unknown.as_ref());
+        return Err(Wrong::new(at, format!("there is no scope {name:?}"), meant(name, known())));
+    }
+    let scopes = scopes.iter().map(|name| Scope::from(name.as_ref().as_str())).collect();
     let supposed = Supposed { account: AccountId::EXAMPLE, kind, mode, scopes };
     let caller = supposed.caller(Timestamp::UNIX_EPOCH);
     caller.map_err(|error| Wrong::new(at, format!("there can be no such key: {error}"), SHAPE))

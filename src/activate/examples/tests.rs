@@ -155,6 +155,13 @@ fn what_cannot_be_understood_is_refused_with_its_place() {
             5,
             "at least one scope",
         ),
+        (
+            format!(
+                "{call}request = \"GET /\"\nkey = {{ kind = \"restricted\", mode = \"live\", scopes = [\"resources:raed\"] }}\n"
+            ),
+            5,
+            "did you mean \"resources:read\"?",
+        ),
         (format!("{call}request = \"GET /\"\nkey = {{ kind = \"best\", mode = \"live\" }}\n"), 5, "best"),
         (format!("{call}request = \"GET /\"\nips = \"192.0.2.7\"\n"), 5, "unknown field `ips`"),
         ("[[test]]\nname = \"x\"\nrequest = \"GET /\"\n".to_owned(), 1, "missing field `expect`"),

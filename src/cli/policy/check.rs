@@ -6,7 +6,7 @@ use super::{refused, runtime};
 use crate::cli::Failure;
 use crate::cli::configuration::Configuration;
 use crate::cli::terminal::say;
-use crate::config::Config;
+use crate::config::{Config, Widening};
 use crate::policy::{Bundle, Rejection, Revision};
 
 #[derive(Args)]
@@ -20,12 +20,24 @@ pub(super) fn run(given: &Check) -> Result<(), Failure> {
     let (_, revision) = read(&config)?;
     let proof = runtime()?.block_on(super::proof(&config, &revision))?;
     say(&format!(
-        "good: revision {}, {} routes, {} policies\n{}",
+        "good: revision {}, {} routes, {} policies\n{}{}",
         revision.digest().short(),
         revision.routes().count(),
         revision.policies().len(),
-        proof.render()
+        proof.render(),
+        may_wait(&config)
     ))
+}
+
+/// That a good revision may not come into force at once, where that is so: what is in force is not known here.
+pub(super) fn may_wait(config: &Config) -> &'static str {
+    match config.policies.widening {
+        Widening::Allow => "",
+        Widening::Confirm => {
+            "policies.widening is \"confirm\": if somebody could do more under it than under what is in force, it waits \
+             for `keyward policy approve`\n"
+        }
+    }
 }
 
 /// The files as they are, and the revision that a reload would make of them.

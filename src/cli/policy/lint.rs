@@ -21,6 +21,7 @@ use crate::policy::lint;
 ///   unused-scope          a scope that no policy names, or that grants nothing
 ///   scope-without-routes  a scope whose group no route is in
 ///   route-not-permitted   a route that nobody may call
+///   unusual-method        a route with a method such as FETCH, which clients do not send
 ///   action-without-route  an action that is no scope, has no @http and groups nothing
 ///
 /// Policies are compared as they are written, without reasoning about values: what is found is so, and not all that

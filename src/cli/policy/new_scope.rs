@@ -67,7 +67,8 @@ pub(super) fn run(given: &NewScope) -> Result<(), Failure> {
     put(&config, &bundle, &edits)?;
     let named = |edit: &Edit| format!("  {}\n", escaped(&files::at(&config, &edit.file).display().to_string()));
     let changed: Vec<String> = edits.iter().map(named).collect();
-    say(&format!("{} is added, revision {digest}, in\n{}", scope.name, changed.concat()))
+    let wait = check::may_wait(&config);
+    say(&format!("{} is added, revision {digest}, in\n{}{wait}", scope.name, changed.concat()))
 }
 
 /// The edits, checked as a reload would check them, and what the revision is called that they make.

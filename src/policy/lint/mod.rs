@@ -26,6 +26,9 @@ use crate::key::{AccountId, EnvironmentId, KeyId, UserId};
 /// between.
 const ALLOW: &str = "lint_allow";
 
+/// The methods of RFC 9110 and RFC 5789 that are about a resource.
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
 /// One thing that was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
@@ -298,6 +301,12 @@ impl Api<'_> {
     }
 
     fn route(&self, route: &Route, declared: &Declared, findings: &mut Vec<Finding>) {
+        let line = format!("{} {}", route.method, route.template);
+        if !METHODS.contains(&&*route.method) && !allows(declared, &route.action_name, "unusual-method") {
+            let message = format!("{} is no method that HTTP clients send of themselves", route.method);
+            let help = format!("write one of {}", METHODS.join(", "));
+            findings.push(self.found("unusual-method", &[("", &format!("{line:?}"))], message, &help));
+        }
         let is_of_route = |call: usize| self.half.calls.get(call).is_some_and(|call| call.action == route.action);
         let mut permits = self.half.policies.iter().filter(|looked| looked.is_permit());
         if permits.any(|permit| permit.open().any(is_of_route))
@@ -305,7 +314,6 @@ impl Api<'_> {
         {
             return;
         }
-        let line = format!("{} {}", route.method, route.template);
         let message = format!("no policy lets anybody call {line}");
         let help = "permit it in policies/, or remove the route";
         findings.push(self.found("route-not-permitted", &[("", &format!("{line:?}"))], message, help));

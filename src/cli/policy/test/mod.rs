@@ -17,11 +17,40 @@ use crate::cli::configuration::Configuration;
 use crate::cli::files::{Files, refused};
 use crate::cli::terminal::{ink, say};
 
+/// What an example looks like, for help and for those who have replaced the shipped ones.
+const FORM: &str = r#"An example, in policies/tests/*.toml:
+
+  [[test]]
+  name = "a worker reads and does not write"
+  key = { kind = "restricted", mode = "live", scopes = ["resources:read"] }
+  request = "POST /v1/resources"
+  expect = "forbidden"
+
+  key       kind and mode, scopes for a restricted key; without it, a call without credentials
+  request   method and path
+  resource  { id = "…" }, where that is not the path's; { environment = "live" }, "test" or "other" (of another account)
+  secure    false: over plain HTTP
+  ip, time  from where; when, for example 2027-01-31T08:00:00Z, now when not given
+  expect    allow, unauthenticated or forbidden; reason, policies and missing_scopes may be given, too
+
+or, about management:
+
+  [[test]]
+  name = "a viewer rotates nothing"
+  person = { role = "viewer" }
+  operation = "rotateKey"
+  about = { key = { environment = "test", kind = "secret" } }
+  expect = "forbidden"
+
+  person    { operator = true }, { role = "owner" }, "developer" or "viewer", {}; without it, a call without a token
+  about     "system", { account = "own" } or "other", { environment = "test" }, { key = … }, { person = "own" } or "other""#;
+
 /// Run the examples of policies/tests, and say of each that fails which policies decided and what they saw
 ///
 /// Exit codes: 0 when all come true; 1 when one does not, or when the files are refused or cover less than
 /// --min-coverage asks for.
 #[derive(Args)]
+#[command(after_long_help = FORM)]
 pub(in crate::cli) struct Test {
     /// The folder that holds schemas/ and policies/; without it, those that the configuration names
     #[arg(value_name = "DIR", conflicts_with_all = ["schemas_dir", "policies_dir"])]
