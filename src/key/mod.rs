@@ -23,7 +23,7 @@ mod used;
 pub use account::Account;
 pub use change::{Extras, KeyUpdate, LONGEST_OVERLAP, Reminder, Revocation};
 pub(crate) use foreign::STARTS;
-pub use foreign::{ForeignDigest, ForeignError, ForeignToken};
+pub use foreign::{ForeignDigest, ForeignError, ForeignName, ForeignToken};
 pub use found::{Found, find_tokens};
 pub use id::{AccountId, ApiTokenId, EnvironmentId, IdError, KeyId, Selector, UserId};
 pub use moment::Moment;

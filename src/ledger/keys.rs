@@ -76,6 +76,7 @@ impl Ledger {
             let row = self.store.get(Table::KEYS, id.as_bytes())?.ok_or(LedgerError::NoKey(*id))?;
             check_version(row.version, expected)?;
             let mut key: Key = decode(Table::KEYS, &row)?;
+            let had: Vec<_> = key.secrets().filter_map(StoredSecret::foreign_name).collect();
             let Some(event) = change(&mut key)? else {
                 // Whoever made the change that we found may still be on the way to the disk and to the ring; an
                 // empty batch waits for the one, and what is applied does not wait for the other.
@@ -87,6 +88,7 @@ impl Ledger {
             if let Some(once) = once {
                 once.note(&mut batch, &id.to_string(), event.at);
             }
+            self.keep_known(&had, &key, &mut batch)?;
             event.of_key(key.account, key.id).append_to(&mut batch, 0);
             let version = row.version + 1;
             self.commit(&batch, [Applied::Key(key.clone().into(), version)])?;

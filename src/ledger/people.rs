@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use jiff::Timestamp;
 
-use super::{Ledger, LedgerError, Once, check_version, encode, persistently};
+use super::{DeletedUser, Ledger, LedgerError, Once, check_version, encode, persistently};
 use crate::directory::{Directory, LiveUser};
 use crate::key::{AccountId, ApiTokenId, Cost, Mint, MintError, Selector, StoredSecret, UserId};
 use crate::people::{ApiToken, MOST_TOKENS, NewUser, PasswordHash, PeopleError, Role, User, keeps_an_operator};
@@ -105,6 +105,7 @@ impl Ledger {
         let mut batch = Batch::new();
         batch.delete(Table::USERS, id.as_bytes(), Expect::Version(live.version));
         batch.delete(Table::EMAILS, live.user.email.as_str().as_bytes(), Expect::Any);
+        DeletedUser { id: *id, deleted_at: by.now }.put(&mut batch);
         let event = Event::new(Happened::UserDeleted, by).of_user(*id).with("email", live.user.email.as_str());
         event.append_to(&mut batch, 0);
         self.commit(&batch, [])?;

@@ -212,3 +212,108 @@ fn a_backup_from_the_command_line_is_restored() {
     let restored = operator.done(&["restore", file.to_str().unwrap(), "--data-dir", data.to_str().unwrap()]);
     assert!(restored.contains("is restored"), "{restored}");
 }
+
+#[tokio::test]
+async fn a_token_that_went_is_brought_back_by_no_import_here_or_elsewhere() {
+    let demo = Demo::start();
+    let operator = Person::operator(&demo);
+    let account = account(&operator);
+    let file = moved(&account);
+    operator.done_with(&["import", "-"], &file);
+    let keys = operator.json(&["keys", "list", "--account", &account]);
+    operator.done_with(&["leaks", "report", "--found-at", "a paste"], PLAIN);
+    for name in ["plain", "hashed"] {
+        operator.done(&["keys", "rotate", named(&keys, name), "--overlap", "0s"]);
+    }
+    // Renamed here, which is no difference.
+    operator.done(&["keys", "update", named(&keys, "costly"), "--name", "Worker"]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("export.jsonl");
+    operator.done(&["export", path.to_str().unwrap()]);
+
+    let elsewhere = Demo::start();
+    let there = Person::operator(&elsewhere);
+    let moving = std::fs::read_to_string(&path).unwrap();
+    let is_moving = |line: &&str| line.contains("\"record\"") && !line.contains("\"type\":\"user\"");
+    there.done_with(&["import", "-"], &moving.lines().filter(is_moving).collect::<Vec<_>>().join("\n"));
+    let demo = demo.restart(&[]);
+    for (demo, person) in [(&demo, Person::operator(&demo)), (&elsewhere, there)] {
+        let before = person.json(&["keys", "list", "--account", &account]);
+        assert_eq!(person.done_with(&["import", "-"], &file), "0 imported, and 3 were here already\n");
+        assert_eq!(person.json(&["keys", "list", "--account", &account]), before);
+        for token in [PLAIN, HASHED[0].0] {
+            assert_eq!(reason(demo, token).await, "credentials_malformed");
+        }
+        assert_eq!(reason(demo, HASHED[1].0).await, "allowed");
+    }
+}
+
+#[test]
+fn a_line_that_makes_something_else_of_a_token_is_refused_with_what_differs() {
+    let demo = Demo::start();
+    let operator = Person::operator(&demo);
+    let account = account(&operator);
+    let line = |change: &dyn Fn(&mut Value)| {
+        let mut record = json!({
+            "account": account, "sha256": PLAIN_SHA256,
+            "key": { "kind": "restricted", "mode": "live", "name": "plain", "scopes": ["jobs:write"] },
+        });
+        change(&mut record);
+        json!({ "type": "foreign_key", "record": record }).to_string()
+    };
+    operator.done_with(&["import", "-"], &line(&|_| ()));
+    let another = operator.json(&["accounts", "create", "Another"])["id"].as_str().unwrap().to_owned();
+    for (field, change) in [
+        ("account", &(|record: &mut Value| record["account"] = another.clone().into()) as &dyn Fn(&mut Value)),
+        ("key.mode", &|record| record["key"]["mode"] = "test".into()),
+        ("key.scopes", &|record| record["key"]["scopes"] = json!(["resources:read"])),
+        ("key.addresses", &|record| record["key"]["addresses"] = json!(["192.0.2.0/24"])),
+        ("key.expires_at", &|record| record["key"]["expires_at"] = "2199-01-01T00:00:00Z".into()),
+        ("key.kind", &|record| {
+            record["key"]["scopes"] = json!([]);
+            record["key"]["kind"] = "secret".into();
+        }),
+    ] {
+        let (code, _, error) = operator.run(&["import", "-"], &line(change));
+        assert!(code == 1 && error.contains(&format!("line 1.record.{field}: ")), "{field}: {error}");
+    }
+    let renamed = line(&|record| record["key"]["name"] = "another name".into());
+    assert_eq!(operator.done_with(&["import", "-"], &renamed), "0 imported, and 1 were here already\n");
+}
+
+#[test]
+fn a_person_who_was_deleted_is_brought_back_by_no_import_here_or_elsewhere() {
+    let demo = Demo::start();
+    let operator = Person::operator(&demo);
+    operator.done(&["users", "create", "ada@example.com", "--name", "Ada"]);
+    operator.done(&["users", "create-token", "ada@example.com", "--name", "script"]);
+    let folder = tempfile::tempdir().unwrap();
+    let export = |name: &str, kind: &str| {
+        let path = folder.path().join(name);
+        operator.done(&["export", path.to_str().unwrap()]);
+        let text = std::fs::read_to_string(path).unwrap();
+        let is_meant = |line: &&str| line.contains(&format!("\"type\":\"{kind}\"")) && !line.contains("demo.test");
+        text.lines().filter(is_meant).collect::<Vec<_>>().join("\n")
+    };
+    let with_her = export("before.jsonl", "user");
+    assert!(with_her.contains("ada@example.com"), "{with_her}");
+    operator.done(&["users", "remove", "ada@example.com"]);
+    let without_her = export("after.jsonl", "deleted_user");
+    let is_refused = |person: &Person<'_>, text: &str, why: &str| {
+        let (code, _, error) = person.run(&["import", "-"], text);
+        assert!(code == 1 && error.contains(why) && error.contains("line 1"), "{error}");
+    };
+    is_refused(&operator, &with_her, "was deleted here");
+    let elsewhere = Demo::start();
+    let there = Person::operator(&elsewhere);
+    // Somebody who lives is deleted by people alone.
+    there.done_with(&["import", "-"], &with_her);
+    is_refused(&there, &without_her, "was deleted where this comes from, and is here");
+    there.done(&["users", "remove", "ada@example.com"]);
+    let third = Demo::start();
+    let third = Person::operator(&third);
+    for outcome in ["1 imported, and 0", "0 imported, and 1"] {
+        assert!(third.done_with(&["import", "-"], &without_her).starts_with(outcome));
+    }
+    is_refused(&third, &with_her, "was deleted here");
+}
