@@ -134,6 +134,17 @@ impl StoredSecret {
         self.phc.foreign_bytes().map(|bytes| ForeignName(sha256(bytes)))
     }
 
+    /// Whether a foreign token is found by what is kept of it.
+    pub(super) fn finds_its_token(&self) -> bool {
+        if let Some(start) = self.phc.foreign_start() {
+            return STARTS.contains(&start.len()) && start.bytes().all(can_be_of_a_token);
+        }
+        let digest = self.phc.foreign_bytes().and_then(|bytes| <&[u8; 32]>::try_from(bytes).ok());
+        digest.is_none_or(|digest| {
+            self.selector == Selector::of_digest(digest) && self.screen == Screen::of_secret(digest)
+        })
+    }
+
     /// What to keep of a foreign token whose SHA-256 is known, in hexadecimal digits.
     ///
     /// # Errors

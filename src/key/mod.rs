@@ -9,6 +9,7 @@
 
 mod account;
 mod change;
+mod check;
 mod foreign;
 mod found;
 mod id;
@@ -22,6 +23,7 @@ mod used;
 
 pub use account::Account;
 pub use change::{Extras, KeyUpdate, LONGEST_OVERLAP, Reminder, Revocation};
+pub(crate) use check::{AHEAD, is_ahead};
 pub(crate) use foreign::STARTS;
 pub use foreign::{ForeignDigest, ForeignError, ForeignName, ForeignToken};
 pub use found::{Found, find_tokens};

@@ -5,7 +5,8 @@ use std::sync::PoisonError;
 
 use super::{DeletedUser, KnownToken, Ledger, LedgerError, SecretUse, encode};
 use crate::key::{
-    Account, AccountId, Ceiling, ForeignName, HashError, Key, KeyError, KeyId, LastUsed, Selector, State, UserId,
+    AHEAD, Account, AccountId, Ceiling, ForeignName, HashError, Key, KeyError, KeyId, LastUsed, Selector, State,
+    UserId, is_ahead,
 };
 use crate::people::{Email, PeopleError, User};
 use crate::ring::Applied;
@@ -96,6 +97,9 @@ pub enum Unfit {
         "{0} was deleted where this comes from, and is here; remove them (`keyward users remove`), or leave the line out"
     )]
     NotDeleted(UserId),
+    /// It would be used at a time that has not come.
+    #[error("at: {AHEAD}")]
+    Use,
     /// A token would be two keys'.
     #[error("its token is another key's already")]
     Taken,
@@ -116,6 +120,7 @@ impl Unfit {
             Self::Key(error) => error.field(),
             Self::People(error) => Some(error.field()),
             Self::CameAsAnother(_, field) => Some(field),
+            Self::Use => Some("at"),
             _ => None,
         }
     }
@@ -174,6 +179,7 @@ impl Ledger {
                     let was_deleted = self.was_deleted(&user.id)?;
                     self.take_deleted(user, was_deleted, &mut arrivals)
                 }
+                Incoming::Use(used) if is_ahead(used.at, by.now) => Err(Unfit::Use),
                 Incoming::Use(used) => Ok(self.take_use(used, &mut arrivals)?),
             };
             outcomes.push(outcome.map_err(|reason| ImportError::Item { at, reason })?);
@@ -201,7 +207,7 @@ impl Ledger {
         if arrivals.accounts.iter().any(|before| before.id == account.id) {
             return Err(Unfit::Differs(account.id.to_string()));
         }
-        account.check()?;
+        account.check(by.now)?;
         arrivals.batch.put(Table::ACCOUNTS, account.id.as_bytes(), encode(account), Expect::Absent);
         moved(Happened::AccountCreated, by).of_account(account.id).append_to(&mut arrivals.batch, ordinal);
         arrivals.accounts.push(account.clone());
@@ -234,7 +240,7 @@ impl Ledger {
             Some(Some(_)) if key.state != State::Revoked => return Err(Unfit::Closed(key.account)),
             Some(_) => {}
         }
-        key.check()?;
+        key.check(by.now)?;
         for secret in key.secrets() {
             secret.phc.check(ceiling)?;
             if self.ring.find(&secret.selector).is_some() || !arrivals.selectors.insert(secret.selector) {
@@ -317,7 +323,7 @@ impl Ledger {
         if is_before(&|before| before.id == user.id) {
             return Err(Unfit::Differs(user.id.to_string()));
         }
-        user.check()?;
+        user.check(by.now)?;
         let is_known = |account: &AccountId| {
             self.ring.account(account).is_some() || arrivals.accounts.iter().any(|before| before.id == *account)
         };

@@ -1,12 +1,12 @@
 //! A user: the record of a person, what they are in which account, and the tokens of their scripts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Email, PasswordHash, PeopleError, Role, UserState};
-use crate::key::{AccountId, ApiTokenId, Selector, Status, StoredSecret, UserId, is_presentable};
+use crate::key::{AHEAD, AccountId, ApiTokenId, Selector, Status, StoredSecret, UserId, is_ahead, is_presentable};
 
 /// API tokens that one user may have.
 pub const MOST_TOKENS: usize = 20;
@@ -123,13 +123,36 @@ impl User {
     /// Refuses a record that could not have been made here.
     ///
     /// # Errors
-    /// [`PeopleError::Name`] and [`PeopleError::TooManyTokens`].
-    pub fn check(&self) -> Result<(), PeopleError> {
+    /// [`PeopleError`] naming the field that cannot be as it is.
+    pub fn check(&self, now: Timestamp) -> Result<(), PeopleError> {
         let names = std::iter::once(&self.name).chain(self.tokens.iter().map(|token| &token.name));
         match names.into_iter().all(|name| is_presentable(name)) {
-            false => Err(PeopleError::Name),
-            true if self.tokens.len() > MOST_TOKENS => Err(PeopleError::TooManyTokens),
-            true => Ok(()),
+            false => return Err(PeopleError::Name),
+            true if self.tokens.len() > MOST_TOKENS => return Err(PeopleError::TooManyTokens),
+            true => {}
+        }
+        let of_tokens = self.tokens.iter().flat_map(|token| {
+            let made = [token.created_at, token.secret.created_at.time()].map(|time| ("tokens.created_at", time));
+            let marked = token.secret.compromised_at.map(|time| ("tokens.secret.compromised_at", time.time()));
+            made.into_iter().chain(marked)
+        });
+        let mut times = [("created_at", self.created_at), ("updated_at", self.updated_at)].into_iter().chain(of_tokens);
+        if let Some((field, _)) = times.find(|(_, time)| is_ahead(*time, now)) {
+            return Err(PeopleError::NotOfHere(field, AHEAD));
+        }
+        // A person's token is ours: one of another system would be found by nobody.
+        if self.tokens.iter().any(|token| token.secret.phc.is_foreign()) {
+            return Err(PeopleError::NotOfHere("tokens.secret.phc", "is no Argon2id hash"));
+        }
+        let ids: BTreeSet<_> = self.tokens.iter().map(|token| token.id).collect();
+        if ids.len() < self.tokens.len() {
+            return Err(PeopleError::NotOfHere("tokens.id", "two tokens have the same"));
+        }
+        match &self.password {
+            Some(password) if !password.can_be_checked() => {
+                Err(PeopleError::NotOfHere("password", "is no Argon2id hash of costs that are checked here"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -270,6 +293,8 @@ pub fn keeps_an_operator<'a>(after: impl IntoIterator<Item = &'a User>) -> Resul
 
 #[cfg(test)]
 mod tests {
+    use jiff::SignedDuration;
+
     use super::*;
     use crate::key::{Cost, Mint};
     use crate::people::Password;
@@ -348,6 +373,34 @@ mod tests {
             assert_eq!(user.updated_at, at(0), "{name} again");
         }
         assert_eq!((user.email.as_str(), &*user.name), ("ada@example.org", "Ada L."));
+    }
+
+    #[test]
+    fn a_record_that_could_not_have_been_made_here_is_refused_with_its_field() {
+        let now = at(1_000_000);
+        assert_eq!((user().check(now), whole().check(now)), (Ok(()), Ok(())));
+        let later = now + SignedDuration::from_hours(2);
+        let hash = |text: &str| Some(serde_json::from_value(text.into()).unwrap());
+        let costly =
+            "$argon2id$v=19$m=4194304,t=1,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+        let digest = format!("sha256:{}", "5a".repeat(32));
+        let spoil = |field: &str, spoil: &dyn Fn(&mut User)| {
+            let mut user = whole();
+            spoil(&mut user);
+            assert_eq!(user.check(now).unwrap_err().field(), field);
+        };
+        spoil("created_at", &|user| user.created_at = later);
+        spoil("updated_at", &|user| user.updated_at = later);
+        spoil("tokens.created_at", &|user| user.tokens[0].created_at = later);
+        spoil("tokens.created_at", &|user| user.tokens[0].secret.created_at = later.into());
+        spoil("tokens.secret.compromised_at", &|user| user.tokens[0].secret.compromised_at = Some(later.into()));
+        spoil("tokens.secret.phc", &|user| user.tokens[0].secret.phc = digest.clone().into());
+        spoil("tokens.id", &|user| user.tokens.push(user.tokens[0].clone()));
+        for text in
+            ["", "plain", "$2b$12$abc", costly, &digest, "acme$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$RdescudvJCs"]
+        {
+            spoil("password", &|user| user.password = hash(text));
+        }
     }
 
     #[test]

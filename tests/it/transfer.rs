@@ -317,3 +317,48 @@ fn a_person_who_was_deleted_is_brought_back_by_no_import_here_or_elsewhere() {
     }
     is_refused(&third, &with_her, "was deleted here");
 }
+
+#[test]
+fn a_record_that_could_not_have_been_made_here_is_refused_with_its_field() {
+    let demo = Demo::start();
+    let operator = Person::operator(&demo);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("export.jsonl");
+    operator.done(&["export", path.to_str().unwrap()]);
+    let text = std::fs::read_to_string(path).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let found = |is_meant: &dyn Fn(&Value) -> bool| lines.iter().find(|line| is_meant(line)).unwrap().clone();
+    let [secret, public] =
+        ["secret", "publishable"].map(|kind| found(&|line| line["type"] == "key" && line["record"]["kind"] == kind));
+    let (account, person) = (found(&|line| line["type"] == "account"), found(&|line| line["type"] == "user"));
+    let [future, token] = ["2099-01-01T00:00:00Z", demo.get("SK_LIVE")].map(Value::from);
+    let public_token = public["record"]["extras"]["public_token"].clone();
+    for (line, path, value, field) in [
+        (&secret, "/extras/public_token", &token, "extras.public_token"),
+        (&secret, "/extras/public_token", &public_token, "extras.public_token"),
+        (&public, "/extras/public_token", &token, "extras.public_token"),
+        (&secret, "/extras/rotate_every_secs", &json!(1), "rotate_every"),
+        (&secret, "/created_at", &future, "created_at"),
+        (&account, "/created_at", &future, "created_at"),
+        (&person, "/created_at", &future, "created_at"),
+        (&person, "/password", &json!("nonsense"), "password"),
+    ] {
+        let mut line = line.clone();
+        // Of somebody who is not here.
+        let record = line["record"].as_object_mut().unwrap();
+        let id = record["id"].as_str().unwrap().split('_').next().unwrap().to_owned();
+        record.insert("id".into(), format!("{id}_Example000000000").into());
+        if path.starts_with("/extras") {
+            record.entry("extras").or_insert_with(|| json!({}));
+        }
+        if record.contains_key("email") {
+            record.insert("email".into(), "somebody@example.com".into());
+        }
+        let (parent, name) = path.rsplit_once('/').unwrap();
+        line["record"].pointer_mut(parent).unwrap()[name] = value.clone();
+        let (code, output, error) = operator.run(&["import", "-"], &line.to_string());
+        assert_eq!((code, output.as_str()), (1, ""), "{field}: {error}");
+        assert!(error.contains(&format!("line 1.record.{field}: ")), "{field}: {error}");
+        assert!(!error.contains(token.as_str().unwrap()), "{error}");
+    }
+}
