@@ -29,7 +29,7 @@ pub enum PeopleError {
     #[error("{0}: {1}")]
     NotOfHere(&'static str, &'static str),
     /// Without an operator nobody could name another.
-    #[error("operator: this is the last operator in use; make another one first")]
+    #[error("operator: no operator could get in then; make another one first, with a password or a token")]
     LastOperator,
 }
 

@@ -282,13 +282,46 @@ impl User {
     }
 }
 
-/// Whether there is still an active operator among all users, as they would be after a change.
+/// How far somebody can be relied on to name operators, the least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Operating {
+    /// They are no operator, or shut out.
+    Not,
+    /// They could, had they a password or a token.
+    WithoutEntry,
+    /// They can get in.
+    WithEntry,
+}
+
+impl Operating {
+    fn of(user: &User, now: Timestamp) -> Self {
+        let has_entry = || {
+            user.usable_password().is_some() || user.tokens.iter().any(|token| user.status(token, now) == Status::Good)
+        };
+        match user.operator && user.state == UserState::Active {
+            false => Self::Not,
+            true if has_entry() => Self::WithEntry,
+            true => Self::WithoutEntry,
+        }
+    }
+}
+
+/// Refuses a change of a person, to what they are `after` it or to nobody, that takes away the last operator who can get
+/// in, or the last one in use where none can. `others` is everybody else.
 ///
 /// # Errors
-/// [`PeopleError::LastOperator`] when there is none.
-pub fn keeps_an_operator<'a>(after: impl IntoIterator<Item = &'a User>) -> Result<(), PeopleError> {
-    let is_in_use = |user: &User| user.operator && user.state == UserState::Active;
-    if after.into_iter().any(is_in_use) { Ok(()) } else { Err(PeopleError::LastOperator) }
+/// [`PeopleError::LastOperator`].
+pub fn keeps_an_operator<'a>(
+    before: &User,
+    after: Option<&User>,
+    others: impl IntoIterator<Item = &'a User>,
+    now: Timestamp,
+) -> Result<(), PeopleError> {
+    let had = Operating::of(before, now);
+    let is_kept = after.is_some_and(|after| Operating::of(after, now) >= had)
+        || had == Operating::Not
+        || others.into_iter().any(|other| Operating::of(other, now) >= had);
+    if is_kept { Ok(()) } else { Err(PeopleError::LastOperator) }
 }
 
 #[cfg(test)]
@@ -453,15 +486,44 @@ mod tests {
     }
 
     #[test]
-    fn an_operator_who_is_shut_out_is_none() {
-        let (plain, mut operator) = (user(), whole());
-        assert_eq!(keeps_an_operator([&plain, &operator]), Ok(()));
-        operator.disable(at(5));
-        assert_eq!(keeps_an_operator([&plain, &operator]), Err(PeopleError::LastOperator));
-        operator.enable(at(6));
-        operator.demote(at(6));
-        assert_eq!(keeps_an_operator([&plain, &operator]), Err(PeopleError::LastOperator));
-        assert_eq!(keeps_an_operator([]), Err(PeopleError::LastOperator));
+    fn the_last_operator_who_can_get_in_stays_one() {
+        let (plain, operator, now) = (user(), whole(), at(5));
+        let changed = |change: &dyn Fn(&mut User)| {
+            let mut changed = operator.clone();
+            change(&mut changed);
+            changed
+        };
+        let shut_out = changed(&|user| assert!(user.disable(now)));
+        let demoted = changed(&|user| assert!(user.demote(now)));
+        let without_password = changed(&|user| assert!(user.clear_password(now)));
+        let without_token = changed(&|user| user.tokens.clear());
+        let without_either = changed(&|user| {
+            user.tokens.clear();
+            user.clear_password(now);
+        });
+        let compromised = changed(&|user| {
+            user.clear_password(now);
+            let selector = user.tokens[0].secret.selector;
+            user.compromise(&selector, now);
+        });
+        let refused = Err(PeopleError::LastOperator);
+        let alone = |before: &User, after: Option<&User>, now| keeps_an_operator(before, after, [&plain], now);
+        for after in [&without_password, &without_token, &operator] {
+            assert_eq!(alone(&operator, Some(after), now), Ok(()));
+        }
+        for after in [&shut_out, &demoted, &without_either, &compromised].map(Some).into_iter().chain([None]) {
+            assert_eq!(alone(&operator, after, now), refused, "{after:?}");
+            // Another one counts when they could get in.
+            assert_eq!(keeps_an_operator(&operator, after, [&plain, &without_token], now), Ok(()));
+            assert_eq!(keeps_an_operator(&operator, after, [&shut_out, &demoted, &without_either], now), refused);
+        }
+        // The token of somebody without a password is their way in until it ends.
+        assert_eq!(alone(&without_password, Some(&without_either), at(99)), refused);
+        assert_eq!(alone(&without_password, Some(&without_either), at(100)), Ok(()));
+        // Where nobody can get in, the last one in use stays all the same.
+        assert_eq!(alone(&without_either, None, now), refused);
+        assert_eq!(keeps_an_operator(&without_either, None, [&compromised], now), Ok(()));
+        assert_eq!(alone(&plain, None, now), Ok(()));
     }
 
     #[test]
