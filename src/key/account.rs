@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::check::{AHEAD, is_ahead};
 use super::record::is_presentable;
 use super::{AccountId, EnvironmentId, KeyError, Mode};
 
@@ -28,15 +29,20 @@ impl Account {
     /// [`KeyError::Name`] when the name is empty, over 200 characters, or holds control characters.
     pub fn create(id: AccountId, name: &str, now: Timestamp) -> Result<Self, KeyError> {
         let account = Self { id, name: name.into(), created_at: now, closed_at: None };
-        account.check().map(|()| account)
+        account.check(now).map(|()| account)
     }
 
     /// Refuses a record that could not have been made here.
     ///
     /// # Errors
-    /// [`KeyError::Name`] as above.
-    pub fn check(&self) -> Result<(), KeyError> {
-        is_presentable(&self.name).then_some(()).ok_or(KeyError::Name)
+    /// [`KeyError::Name`] as above, and of a time that has not come.
+    pub fn check(&self, now: Timestamp) -> Result<(), KeyError> {
+        let times = [("created_at", Some(self.created_at)), ("closed_at", self.closed_at)];
+        match times.into_iter().find(|(_, time)| time.is_some_and(|time| is_ahead(time, now))) {
+            _ if !is_presentable(&self.name) => Err(KeyError::Name),
+            Some((field, _)) => Err(KeyError::NotOfHere(field, AHEAD)),
+            None => Ok(()),
+        }
     }
 
     /// Gives it another name; whether that changed anything.

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::record::{MOST_ADDRESSES, is_presentable, is_writable};
-use super::{Key, KeyError, Kind, Scope, Selector, State, Status, masked};
+use super::{Key, KeyError, Kind, Mint, Scope, Selector, State, Status, masked};
 use crate::duration::written;
 
 /// The longest that an old secret may go on working beside a new one.
@@ -127,6 +127,12 @@ impl Key {
     /// What people noted about it.
     pub fn note(&self) -> Option<&str> {
         self.extras.as_ref()?.note.as_deref()
+    }
+
+    /// Keeps the token that proves a publishable key, which is public: call it whenever the secret is a new one.
+    pub fn keep_public(&mut self, mint: &Mint) {
+        let token = (self.kind == Kind::Publishable).then(|| mint.expose().into());
+        self.change_extras(|extras| extras.public_token = token);
     }
 
     /// How often its secret should be replaced.
@@ -319,7 +325,7 @@ impl Key {
 }
 
 /// An interval of rotation in seconds.
-fn interval(interval: SignedDuration) -> Result<u32, KeyError> {
+pub(super) fn interval(interval: SignedDuration) -> Result<u32, KeyError> {
     if !(SHORTEST_INTERVAL..=LONGEST_INTERVAL).contains(&interval) {
         return Err(KeyError::Interval);
     }
@@ -329,7 +335,7 @@ fn interval(interval: SignedDuration) -> Result<u32, KeyError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::{Account, AccountId, KeyId, Mint, Mode, NewKey, Phc, StoredSecret};
+    use crate::key::{Account, AccountId, KeyId, Mode, NewKey, Phc, StoredSecret};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()

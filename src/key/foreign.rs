@@ -5,8 +5,9 @@
 //! token from a right one before Argon2 has, so that those cost more than our own until they are seen for the first time.
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
-use super::secret::{digest_of_hex, sha256};
+use super::secret::{digest_of_hex, hex, sha256};
 use super::{Ceiling, HashError, Phc, Presented, Screen, Secret, Selector, StoredSecret};
 
 /// Characters of a foreign token. Shorter ones could be guessed.
@@ -69,6 +70,33 @@ impl<'a> From<&'a ForeignDigest> for Presented<'a> {
     }
 }
 
+/// What a foreign token is known by for good, also when nothing is kept any more that it could be held against: a digest
+/// of what the other system kept of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct ForeignName([u8; 32]);
+
+impl ForeignName {
+    /// What tables are keyed by.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<ForeignName> for String {
+    fn from(ForeignName(digest): ForeignName) -> Self {
+        hex(&digest)
+    }
+}
+
+impl TryFrom<String> for ForeignName {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        digest_of_hex(&text).map(Self).ok_or("give 64 hexadecimal digits")
+    }
+}
+
 /// Why a foreign token cannot be taken over.
 #[derive(Debug, thiserror::Error)]
 pub enum ForeignError {
@@ -101,6 +129,22 @@ impl ForeignError {
 }
 
 impl StoredSecret {
+    /// What the token is known by for good, if another system issued it.
+    pub fn foreign_name(&self) -> Option<ForeignName> {
+        self.phc.foreign_bytes().map(|bytes| ForeignName(sha256(bytes)))
+    }
+
+    /// Whether a foreign token is found by what is kept of it.
+    pub(super) fn finds_its_token(&self) -> bool {
+        if let Some(start) = self.phc.foreign_start() {
+            return STARTS.contains(&start.len()) && start.bytes().all(can_be_of_a_token);
+        }
+        let digest = self.phc.foreign_bytes().and_then(|bytes| <&[u8; 32]>::try_from(bytes).ok());
+        digest.is_none_or(|digest| {
+            self.selector == Selector::of_digest(digest) && self.screen == Screen::of_secret(digest)
+        })
+    }
+
     /// What to keep of a foreign token whose SHA-256 is known, in hexadecimal digits.
     ///
     /// # Errors
@@ -139,7 +183,6 @@ fn can_be_of_a_token(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::secret::hex;
     use crate::key::{Cost, Glance, Kind, Mint, Mode, Remembered};
 
     const TOKEN: &str = "acme_live_7Jq2.xYz-0~9+/=";
@@ -185,6 +228,22 @@ mod tests {
             assert_eq!(remembered.glance(&token().digest(), stored.known_screen()), Glance::Proven);
             assert_eq!(remembered.glance(&other.digest(), stored.known_screen()), Glance::Wrong);
         }
+    }
+
+    #[test]
+    fn a_foreign_token_has_one_name_however_its_line_is_written_and_ours_have_none() {
+        let (now, hash) = (Timestamp::UNIX_EPOCH, phc(TOKEN));
+        let of_phc =
+            |start| StoredSecret::of_foreign_phc(start, &hash, Ceiling::default(), now).unwrap().foreign_name();
+        let of_digest = |hex: &str| StoredSecret::of_foreign_digest(hex, now).unwrap().foreign_name();
+        assert_eq!(of_phc("acme_live_"), of_phc("acme_live_7Jq"));
+        assert_eq!(of_digest(&digest(TOKEN)), of_digest(&digest(TOKEN).to_uppercase()));
+        assert_ne!(of_digest(&digest(TOKEN)), of_digest(&digest("another")));
+        let written = serde_json::to_string(&of_phc("acme_live_").unwrap()).unwrap();
+        assert_eq!(serde_json::from_str::<Option<ForeignName>>(&written).unwrap(), of_phc("acme_live_"));
+        let mint = Mint::new(Kind::Secret, Mode::Live).unwrap();
+        let ours = StoredSecret::new(&mint, mint.secret().hash(Cost::default()).unwrap(), now);
+        assert_eq!(ours.foreign_name(), None);
     }
 
     #[test]

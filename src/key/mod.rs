@@ -9,6 +9,7 @@
 
 mod account;
 mod change;
+mod check;
 mod foreign;
 mod found;
 mod id;
@@ -22,8 +23,9 @@ mod used;
 
 pub use account::Account;
 pub use change::{Change, Extras, KeyUpdate, LONGEST_OVERLAP, Reminder, Revocation};
+pub(crate) use check::{AHEAD, is_ahead};
 pub(crate) use foreign::STARTS;
-pub use foreign::{ForeignDigest, ForeignError, ForeignToken};
+pub use foreign::{ForeignDigest, ForeignError, ForeignName, ForeignToken};
 pub use found::{Found, find_tokens};
 pub use id::{AccountId, ApiTokenId, EnvironmentId, IdError, KeyId, Selector, UserId};
 pub use moment::Moment;

@@ -70,6 +70,9 @@ pub enum KeyError {
     /// A publishable key has no secret to lose.
     #[error("a publishable key is public and cannot be compromised; revoke it instead")]
     Public,
+    /// A record of a file could not have been made here.
+    #[error("{0}: {1}")]
+    NotOfHere(&'static str, &'static str),
     /// Too many networks.
     #[error("addresses: give at most 100")]
     Addresses,
@@ -90,6 +93,7 @@ impl KeyError {
             Self::Interval => Some("rotate_every"),
             Self::Overlap => Some("overlap"),
             Self::Addresses => Some("addresses"),
+            Self::NotOfHere(field, _) => Some(field),
             Self::Revoked | Self::Expired | Self::Public | Self::Closed => None,
         }
     }

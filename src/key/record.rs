@@ -173,32 +173,8 @@ impl Key {
             ..KeyUpdate::default()
         };
         key.update(extras, now)?;
-        key.check()?;
+        key.check(now)?;
         Ok(key)
-    }
-
-    /// Refuses a record that could not have been made here.
-    ///
-    /// # Errors
-    /// [`KeyError`] naming the field that cannot be as it is.
-    pub fn check(&self) -> Result<(), KeyError> {
-        if !is_presentable(&self.name) {
-            return Err(KeyError::Name);
-        }
-        match (self.kind, self.scopes.is_empty()) {
-            (Kind::Restricted, true) => return Err(KeyError::NoScopes),
-            (Kind::Publishable | Kind::Secret, false) => return Err(KeyError::ScopesNotTaken(self.kind)),
-            _ => {}
-        }
-        if self.addresses().len() > MOST_ADDRESSES {
-            return Err(KeyError::Addresses);
-        }
-        let reason = self.revocation().and_then(|revocation| revocation.reason.as_deref());
-        match (self.note().is_none_or(is_writable), reason.is_none_or(is_writable)) {
-            (false, _) => Err(KeyError::Note),
-            (_, false) => Err(KeyError::Reason),
-            _ => Ok(()),
-        }
     }
 
     /// The environment that it belongs to.

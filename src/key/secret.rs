@@ -213,6 +213,15 @@ impl Phc {
         if let Form::ForeignPhc { start, .. } = &self.0 { Some(start) } else { None }
     }
 
+    /// What is the same for a foreign token however the line that brought it was written.
+    pub(super) fn foreign_bytes(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Form::ForeignDigest(digest) => Some(digest),
+            Form::ForeignPhc { phc, .. } => Some(phc.as_bytes()),
+            Form::Packed { .. } | Form::Text(_) => None,
+        }
+    }
+
     /// Refuses a hash that would never accept anything, without trying one.
     ///
     /// # Errors

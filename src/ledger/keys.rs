@@ -77,6 +77,7 @@ impl Ledger {
             let row = self.store.get(Table::KEYS, id.as_bytes())?.ok_or(LedgerError::NoKey(*id))?;
             check_version(row.version, expected)?;
             let mut key: Key = decode(Table::KEYS, &row)?;
+            let had: Vec<_> = key.secrets().filter_map(StoredSecret::foreign_name).collect();
             let Some(event) = change(&mut key)? else {
                 // Whoever made the change that we found may still be on the way to the disk and to the ring; an
                 // empty batch waits for the one, and what is applied does not wait for the other.
@@ -88,6 +89,7 @@ impl Ledger {
             if let Some(once) = once {
                 once.note(&mut batch, &id.to_string(), event.at);
             }
+            self.keep_known(&had, &key, &mut batch)?;
             event.of_key(key.account, key.id).append_to(&mut batch, 0);
             let version = row.version + 1;
             self.commit(&batch, [Applied::Key(key.clone().into(), version)])?;
@@ -113,7 +115,7 @@ impl Ledger {
         let (mint, secret) = minted(live.key.kind, live.key.mode, cost, by.now)?;
         let (key, version) = self.change_key_once(id, expected, once, |key| {
             key.rotate(secret.clone(), overlap, by.now)?;
-            keep_public(key, &mint);
+            key.keep_public(&mint);
             let event = Event::new(Happened::KeyRotated, by);
             Ok(Some(match &key.retiring {
                 Some(retiring) => event.with("old_secret_ends_at", retiring.ends_at.to_string()),
@@ -202,17 +204,11 @@ fn minted(kind: Kind, mode: crate::key::Mode, cost: Cost, now: Timestamp) -> Res
     Ok((mint, secret))
 }
 
-/// A publishable key's token is public, and can be shown again.
-fn keep_public(key: &mut Key, mint: &Mint) {
-    let token = (key.kind == Kind::Publishable).then(|| mint.expose().into());
-    key.change_extras(|extras| extras.public_token = token);
-}
-
 /// A new key that is nowhere yet.
 pub(super) fn make(account: &Account, new: NewKey, cost: Cost, now: Timestamp) -> Result<(Key, Mint), LedgerError> {
     let (mint, secret) = minted(new.kind, new.mode, cost, now)?;
     let id = KeyId::random().map_err(MintError::from)?;
     let mut key = Key::create(account.id, new, id, secret, now)?;
-    keep_public(&mut key, &mint);
+    key.keep_public(&mint);
     Ok((key, mint))
 }

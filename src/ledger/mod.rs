@@ -7,6 +7,7 @@
 mod accounts;
 mod events;
 mod keys;
+mod known;
 mod once;
 mod people;
 mod reminders;
@@ -21,6 +22,7 @@ use tokio::sync::watch;
 
 pub use self::events::About;
 pub use self::keys::{Exposure, key_updated};
+pub use self::known::{DeletedUser, KnownToken};
 pub use self::once::{Done, Once};
 pub use self::people::SIGNED_IN;
 pub use self::transfer::{ImportError, Incoming, MovedIn, Unfit};

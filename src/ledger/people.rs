@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use jiff::Timestamp;
 
-use super::{Ledger, LedgerError, Once, check_version, encode, persistently};
+use super::{DeletedUser, Ledger, LedgerError, Once, check_version, encode, persistently};
 use crate::directory::{Directory, LiveUser};
 use crate::key::{AccountId, ApiTokenId, Cost, Mint, MintError, Selector, StoredSecret, UserId};
 use crate::people::{ApiToken, MOST_TOKENS, NewUser, PasswordHash, PeopleError, Role, User, keeps_an_operator};
@@ -74,7 +74,10 @@ impl Ledger {
                 self.commit(&Batch::new(), [])?;
                 return Ok(live);
             };
-            self.check_operators(&live.user, Some(&user))?;
+            // What others know has to die, whoever's it is.
+            if event.happened != Happened::TokenCompromised {
+                self.check_operators(&live.user, Some(&user), event.at)?;
+            }
             let mut batch = Batch::new();
             batch.put(Table::USERS, id.as_bytes(), encode(&user), Expect::Version(live.version));
             if user.email != live.user.email {
@@ -101,10 +104,11 @@ impl Ledger {
         let _one_at_a_time = self.changing_people.lock().unwrap_or_else(PoisonError::into_inner);
         let live = self.people.user(id).ok_or(LedgerError::NoUser(*id))?;
         check_version(live.version, expected)?;
-        self.check_operators(&live.user, None)?;
+        self.check_operators(&live.user, None, by.now)?;
         let mut batch = Batch::new();
         batch.delete(Table::USERS, id.as_bytes(), Expect::Version(live.version));
         batch.delete(Table::EMAILS, live.user.email.as_str().as_bytes(), Expect::Any);
+        DeletedUser { id: *id, deleted_at: by.now }.put(&mut batch);
         let event = Event::new(Happened::UserDeleted, by).of_user(*id).with("email", live.user.email.as_str());
         event.append_to(&mut batch, 0);
         self.commit(&batch, [])?;
@@ -195,13 +199,13 @@ impl Ledger {
     }
 
     /// Refuses a change that would leave nobody who could name an operator.
-    fn check_operators(&self, before: &User, after: Option<&User>) -> Result<(), LedgerError> {
+    fn check_operators(&self, before: &User, after: Option<&User>, now: Timestamp) -> Result<(), LedgerError> {
         if !before.operator {
             return Ok(());
         }
         let all = self.people.all();
         let others = all.iter().map(|live| &*live.user).filter(|user| user.id != before.id);
-        Ok(keeps_an_operator(others.chain(after))?)
+        Ok(keeps_an_operator(before, after, others, now)?)
     }
 
     fn follow_user(&self, user: User, version: u64) -> Result<Arc<LiveUser>, LedgerError> {

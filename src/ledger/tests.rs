@@ -5,8 +5,8 @@ use std::path::Path;
 use jiff::{SignedDuration, Timestamp};
 
 use super::*;
-use crate::key::{Cost, KeyUpdate, Kind, Mode, NewKey, Selector, State, Status};
-use crate::store::{Order, SledStore};
+use crate::key::{Cost, KeyUpdate, Kind, Mode, NewKey, Selector, State, Status, StoredSecret};
+use crate::store::{Expect, Order, SledStore};
 use crate::trail::{Actor, By, Event, Happened};
 
 const COST: Cost = Cost { memory_kib: 8, iterations: 1, parallelism: 1 };
@@ -178,4 +178,37 @@ fn a_reminder_is_one_event_for_each_time_that_is_near_or_past_also_after_a_resta
     assert_eq!(told(&ledger, About::Key(&id)).last(), Some(&overdue));
     ledger.revoke_key(&id, None, None, &by()).unwrap();
     assert_eq!(ledger.remind(day * 7, &By::daemon(start + day * 1_000)).unwrap(), 0, "the dead need no new secret");
+}
+
+#[test]
+fn what_came_before_there_were_rows_for_it_gets_one_when_it_goes_and_a_backup_has_it() {
+    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let ledger = open(folder.path());
+    let (account, _) = ledger.create_account("Vexart", COST, None, &by()).unwrap();
+    let incoming = || {
+        let secret = StoredSecret::of_foreign_digest(&"5a".repeat(32), Timestamp::now()).unwrap();
+        let new = NewKey::named(Kind::Secret, Mode::Live, "moved");
+        let key = Key::create(account.id, new, KeyId::random().unwrap(), secret, Timestamp::now()).unwrap();
+        [Incoming::ForeignKey(key.into())]
+    };
+    let ceiling = crate::key::Ceiling::default();
+    let first = incoming();
+    let [Incoming::ForeignKey(key)] = &first else { unreachable!() };
+    assert_eq!(ledger.import(&first, ceiling, &by()).unwrap(), [MovedIn::Made]);
+    // As it was before there were rows.
+    let mut batch = Batch::new();
+    batch.delete(Table::FOREIGN_TOKENS, key.secret.foreign_name().unwrap().as_bytes(), Expect::Version(1));
+    ledger.store().commit(&batch).unwrap();
+    assert_eq!(ledger.import(&incoming(), ceiling, &by()).unwrap(), [MovedIn::KeptAs(key.id)]);
+    for overlap in [1, 0] {
+        ledger.rotate_key(&key.id, None, SignedDuration::from_hours(overlap), COST, None, &by()).unwrap();
+        assert_eq!(ledger.import(&incoming(), ceiling, &by()).unwrap(), [MovedIn::KeptAs(key.id)]);
+    }
+    let mut backup = Vec::new();
+    crate::store::backup::back_up(&**ledger.store(), Timestamp::now(), &mut backup).unwrap();
+    let restored = elsewhere.path().join("store");
+    crate::store::backup::restore(&mut backup.as_slice(), &restored).unwrap();
+    let restored = open(elsewhere.path());
+    assert_eq!(restored.import(&incoming(), ceiling, &by()).unwrap(), [MovedIn::KeptAs(key.id)]);
+    assert_eq!(restored.ring().len(), 5);
 }

@@ -3,9 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::PoisonError;
 
-use super::{Ledger, LedgerError, SecretUse, encode};
+use super::{DeletedUser, KnownToken, Ledger, LedgerError, SecretUse, encode};
 use crate::key::{
-    Account, AccountId, Ceiling, HashError, Key, KeyError, KeyId, LastUsed, Phc, Selector, State, StoredSecret,
+    AHEAD, Account, AccountId, Ceiling, ForeignName, HashError, Key, KeyError, KeyId, LastUsed, Selector, State,
+    UserId, is_ahead,
 };
 use crate::people::{Email, PeopleError, User};
 use crate::ring::Applied;
@@ -22,8 +23,14 @@ pub enum Incoming {
     Account(Account),
     /// A key.
     Key(Box<Key>),
+    /// A key that another system issued, under an id that it gets here.
+    ForeignKey(Box<Key>),
+    /// A token that another system issued, whatever became of its key.
+    KnownToken(KnownToken),
     /// A person.
     User(Box<User>),
+    /// A person who was deleted.
+    DeletedUser(DeletedUser),
     /// When a secret of a key was used last.
     Use(SecretUse),
 }
@@ -35,6 +42,8 @@ pub enum MovedIn {
     Made,
     /// It was here already, the same in all.
     Kept,
+    /// Its token is, or was, this key's.
+    KeptAs(KeyId),
 }
 
 /// Why nothing moved in.
@@ -74,6 +83,23 @@ pub enum Unfit {
     /// Another one has its id.
     #[error("{0} is here already, and differs; leave it out to keep what is here")]
     Differs(String),
+    /// A key with its token was made before, and was something else.
+    #[error("its token came here before, as that of {0}, and {1} was another; leave it out to keep what is here")]
+    CameAsAnother(KeyId, &'static str),
+    /// A token that was here, while its key is not.
+    #[error("its token is that of {0}, which is not here: import that key, or leave this one out")]
+    CameBefore(KeyId),
+    /// The person was here.
+    #[error("{0} was deleted here; leave the line out, or make them anew with `keyward users create`")]
+    Deleted(UserId),
+    /// The person was deleted elsewhere, and is here.
+    #[error(
+        "{0} was deleted where this comes from, and is here; remove them (`keyward users remove`), or leave the line out"
+    )]
+    NotDeleted(UserId),
+    /// It would be used at a time that has not come.
+    #[error("at: {AHEAD}")]
+    Use,
     /// A token would be two keys'.
     #[error("its token is another key's already")]
     Taken,
@@ -87,6 +113,19 @@ pub enum Unfit {
     EmailTaken(Email),
 }
 
+impl Unfit {
+    /// The field that it is about, where it is about one.
+    pub fn field(&self) -> Option<&'static str> {
+        match self {
+            Self::Key(error) => error.field(),
+            Self::People(error) => Some(error.field()),
+            Self::CameAsAnother(_, field) => Some(field),
+            Self::Use => Some("at"),
+            _ => None,
+        }
+    }
+}
+
 /// What one import has so far.
 #[derive(Default)]
 struct Arrivals {
@@ -95,8 +134,13 @@ struct Arrivals {
     keys: HashMap<KeyId, Key>,
     users: Vec<User>,
     selectors: HashSet<Selector>,
-    /// What is kept of foreign tokens that are found by how they begin.
-    begun: Vec<Phc>,
+    /// How foreign tokens begin that are found by that.
+    begun: Vec<Box<str>>,
+    /// Foreign tokens, and whose they are.
+    tokens: HashMap<ForeignName, KeyId>,
+    /// Those of them that get rows.
+    known: HashSet<ForeignName>,
+    deleted: HashSet<UserId>,
     /// The secrets whose last uses move in.
     used: HashSet<Selector>,
 }
@@ -117,8 +161,25 @@ impl Ledger {
             let ordinal = u16::try_from(at).unwrap_or(u16::MAX);
             let outcome = match item {
                 Incoming::Account(account) => self.take_account(account, &mut arrivals, ordinal, by),
-                Incoming::Key(key) => self.take_key(key, &mut arrivals, ceiling, ordinal, by),
+                Incoming::Key(key) => {
+                    let known = key.secrets().map(|secret| self.known_token(secret)).collect::<Result<Vec<_>, _>>()?;
+                    self.take_key(key, known.into_iter().flatten(), &mut arrivals, ceiling, ordinal, by)
+                }
+                Incoming::ForeignKey(key) => {
+                    let known = self.known_token(&key.secret)?;
+                    self.take_foreign(key, known.as_ref(), &mut arrivals, ceiling, ordinal, by)
+                }
+                Incoming::KnownToken(token) => {
+                    let here = self.token_row(&token.token)?;
+                    take_token(token, here.as_ref(), &mut arrivals)
+                }
+                Incoming::User(user) if self.was_deleted(&user.id)? => Err(Unfit::Deleted(user.id)),
                 Incoming::User(user) => self.take_user(user, &mut arrivals, ceiling, ordinal, by),
+                Incoming::DeletedUser(user) => {
+                    let was_deleted = self.was_deleted(&user.id)?;
+                    self.take_deleted(user, was_deleted, &mut arrivals)
+                }
+                Incoming::Use(used) if is_ahead(used.at, by.now) => Err(Unfit::Use),
                 Incoming::Use(used) => Ok(self.take_use(used, &mut arrivals)?),
             };
             outcomes.push(outcome.map_err(|reason| ImportError::Item { at, reason })?);
@@ -146,7 +207,7 @@ impl Ledger {
         if arrivals.accounts.iter().any(|before| before.id == account.id) {
             return Err(Unfit::Differs(account.id.to_string()));
         }
-        account.check()?;
+        account.check(by.now)?;
         arrivals.batch.put(Table::ACCOUNTS, account.id.as_bytes(), encode(account), Expect::Absent);
         moved(Happened::AccountCreated, by).of_account(account.id).append_to(&mut arrivals.batch, ordinal);
         arrivals.accounts.push(account.clone());
@@ -156,6 +217,7 @@ impl Ledger {
     fn take_key(
         &self,
         key: &Key,
+        mut known: impl Iterator<Item = KnownToken>,
         arrivals: &mut Arrivals,
         ceiling: Ceiling,
         ordinal: u16,
@@ -164,8 +226,8 @@ impl Ledger {
         if let Some(here) = self.ring.key(&key.id) {
             return kept(here.key == *key, &key.id);
         }
-        if let Some(same) = self.same_foreign(key) {
-            return kept(same, &key.name);
+        if known.any(|token| token.key != key.id) {
+            return Err(Unfit::Taken);
         }
         if arrivals.keys.contains_key(&key.id) {
             return Err(Unfit::Differs(key.id.to_string()));
@@ -178,21 +240,23 @@ impl Ledger {
             Some(Some(_)) if key.state != State::Revoked => return Err(Unfit::Closed(key.account)),
             Some(_) => {}
         }
-        key.check()?;
+        key.check(by.now)?;
         for secret in key.secrets() {
             secret.phc.check(ceiling)?;
             if self.ring.find(&secret.selector).is_some() || !arrivals.selectors.insert(secret.selector) {
                 return Err(Unfit::Taken);
             }
             if let Some(start) = secret.phc.foreign_start() {
-                let before = arrivals.begun.iter().filter(|phc| phc.foreign_start() == Some(start));
+                let before = arrivals.begun.iter().filter(|before| ***before == *start);
                 if self.ring.starting(start).len() + before.count() >= MOST_ALIKE {
                     return Err(Unfit::Alike);
                 }
-                if arrivals.begun.contains(&secret.phc) {
-                    return Err(Unfit::Taken);
-                }
-                arrivals.begun.push(secret.phc.clone());
+                arrivals.begun.push(start.into());
+            }
+            // That of a line which tells of this very token is no other's.
+            let other = secret.foreign_name().and_then(|name| arrivals.tokens.insert(name, key.id));
+            if other.is_some_and(|other| other != key.id) {
+                return Err(Unfit::Taken);
             }
         }
         arrivals.batch.put(Table::KEYS, key.id.as_bytes(), encode(key), Expect::Absent);
@@ -201,18 +265,41 @@ impl Ledger {
         Ok(MovedIn::Made)
     }
 
-    /// Whether a key with this foreign token is here, and for the same use; nothing when none is here. Each import
-    /// gives such a key another id.
-    fn same_foreign(&self, key: &Key) -> Option<bool> {
-        let held = |secret: &StoredSecret| match secret.phc.foreign_start() {
-            None => self.ring.find(&secret.selector),
-            Some(start) => {
-                let alike = self.ring.starting(start);
-                alike.into_iter().find(|live| live.key.secrets().any(|held| held.phc == secret.phc))
-            }
-        };
-        let here = Some(&key.secret).filter(|secret| secret.phc.is_foreign()).and_then(held)?;
-        Some((here.key.account, here.key.kind, here.key.mode) == (key.account, key.kind, key.mode))
+    /// Each import gives such a key another id: what it is known by is its token.
+    fn take_foreign(
+        &self,
+        key: &Key,
+        known: Option<&KnownToken>,
+        arrivals: &mut Arrivals,
+        ceiling: Ceiling,
+        ordinal: u16,
+        by: &By,
+    ) -> Result<MovedIn, Unfit> {
+        if let Some(known) = known {
+            return match known.differs_in(key) {
+                Some(field) => Err(Unfit::CameAsAnother(known.key, field)),
+                None if self.ring.key(&known.key).is_none() => Err(Unfit::CameBefore(known.key)),
+                None => Ok(MovedIn::KeptAs(known.key)),
+            };
+        }
+        let made = self.take_key(key, std::iter::empty(), arrivals, ceiling, ordinal, by)?;
+        if let Some(name) = key.secret.foreign_name() {
+            arrivals.known.insert(name);
+            KnownToken::of(key, name).put(&mut arrivals.batch);
+        }
+        Ok(made)
+    }
+
+    /// A person who lives is never deleted by an import.
+    fn take_deleted(&self, user: &DeletedUser, was_deleted: bool, arrivals: &mut Arrivals) -> Result<MovedIn, Unfit> {
+        if self.people.user(&user.id).is_some() || arrivals.users.iter().any(|before| before.id == user.id) {
+            return Err(Unfit::NotDeleted(user.id));
+        }
+        if was_deleted || !arrivals.deleted.insert(user.id) {
+            return Ok(MovedIn::Kept);
+        }
+        user.put(&mut arrivals.batch);
+        Ok(MovedIn::Made)
     }
 
     fn take_user(
@@ -223,6 +310,9 @@ impl Ledger {
         ordinal: u16,
         by: &By,
     ) -> Result<MovedIn, Unfit> {
+        if arrivals.deleted.contains(&user.id) {
+            return Err(Unfit::Deleted(user.id));
+        }
         if let Some(here) = self.people.user(&user.id) {
             return kept(*here.user == *user, &user.id);
         }
@@ -233,7 +323,7 @@ impl Ledger {
         if is_before(&|before| before.id == user.id) {
             return Err(Unfit::Differs(user.id.to_string()));
         }
-        user.check()?;
+        user.check(by.now)?;
         let is_known = |account: &AccountId| {
             self.ring.account(account).is_some() || arrivals.accounts.iter().any(|before| before.id == *account)
         };
@@ -268,6 +358,21 @@ impl Ledger {
         arrivals.batch.put(Table::LAST_USED, selector.as_bytes(), encode(&new), Expect::Any);
         Ok(MovedIn::Made)
     }
+}
+
+/// A token is one key's for good, also when the key has another one, or is not here yet.
+fn take_token(token: &KnownToken, here: Option<&KnownToken>, arrivals: &mut Arrivals) -> Result<MovedIn, Unfit> {
+    if let Some(here) = here {
+        return kept(here.key == token.key, &format!("the token of {}", token.key));
+    }
+    if arrivals.tokens.insert(token.token, token.key).is_some_and(|other| other != token.key) {
+        return Err(Unfit::Taken);
+    }
+    if !arrivals.known.insert(token.token) {
+        return Ok(MovedIn::Kept);
+    }
+    token.put(&mut arrivals.batch);
+    Ok(MovedIn::Made)
 }
 
 fn moved(happened: Happened, by: &By) -> Event {

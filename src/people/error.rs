@@ -25,8 +25,11 @@ pub enum PeopleError {
     /// The token's expiry has passed already.
     #[error("expires_at: {0} is not in the future")]
     ExpiresInThePast(Timestamp),
+    /// A record of a file could not have been made here.
+    #[error("{0}: {1}")]
+    NotOfHere(&'static str, &'static str),
     /// Without an operator nobody could name another.
-    #[error("operator: this is the last operator in use; make another one first")]
+    #[error("operator: no operator could get in then; make another one first, with a password or a token")]
     LastOperator,
 }
 
@@ -39,6 +42,7 @@ impl PeopleError {
             Self::PasswordLength | Self::PasswordIsEmail => "password",
             Self::TooManyTokens => "tokens",
             Self::ExpiresInThePast(_) => "expires_at",
+            Self::NotOfHere(field, _) => field,
             Self::LastOperator => "operator",
         }
     }
@@ -57,6 +61,7 @@ mod tests {
             PeopleError::PasswordIsEmail,
             PeopleError::TooManyTokens,
             PeopleError::ExpiresInThePast(Timestamp::UNIX_EPOCH),
+            PeopleError::NotOfHere("password", "is no Argon2id hash"),
             PeopleError::LastOperator,
         ] {
             assert!(error.to_string().starts_with(&format!("{}: ", error.field())), "{error}");

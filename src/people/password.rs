@@ -105,6 +105,11 @@ impl PasswordHash {
         Phc::of(password.0.as_bytes(), COST).map(Self)
     }
 
+    /// Whether a password could be held against it: nobody would get in with what is no hash of ours.
+    pub fn can_be_checked(&self) -> bool {
+        !self.0.is_foreign() && self.0.check(CEILING).is_ok()
+    }
+
     /// Whether the hash is cheaper than one made today, or written in another way: after the next sign-in that
     /// succeeds, hash the password anew and store that.
     pub fn is_outdated(&self) -> bool {

@@ -1,12 +1,12 @@
 //! A user: the record of a person, what they are in which account, and the tokens of their scripts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Email, PasswordHash, PeopleError, Role, UserState};
-use crate::key::{AccountId, ApiTokenId, Selector, Status, StoredSecret, UserId, is_presentable};
+use crate::key::{AHEAD, AccountId, ApiTokenId, Selector, Status, StoredSecret, UserId, is_ahead, is_presentable};
 
 /// API tokens that one user may have.
 pub const MOST_TOKENS: usize = 20;
@@ -123,13 +123,36 @@ impl User {
     /// Refuses a record that could not have been made here.
     ///
     /// # Errors
-    /// [`PeopleError::Name`] and [`PeopleError::TooManyTokens`].
-    pub fn check(&self) -> Result<(), PeopleError> {
+    /// [`PeopleError`] naming the field that cannot be as it is.
+    pub fn check(&self, now: Timestamp) -> Result<(), PeopleError> {
         let names = std::iter::once(&self.name).chain(self.tokens.iter().map(|token| &token.name));
         match names.into_iter().all(|name| is_presentable(name)) {
-            false => Err(PeopleError::Name),
-            true if self.tokens.len() > MOST_TOKENS => Err(PeopleError::TooManyTokens),
-            true => Ok(()),
+            false => return Err(PeopleError::Name),
+            true if self.tokens.len() > MOST_TOKENS => return Err(PeopleError::TooManyTokens),
+            true => {}
+        }
+        let of_tokens = self.tokens.iter().flat_map(|token| {
+            let made = [token.created_at, token.secret.created_at.time()].map(|time| ("tokens.created_at", time));
+            let marked = token.secret.compromised_at.map(|time| ("tokens.secret.compromised_at", time.time()));
+            made.into_iter().chain(marked)
+        });
+        let mut times = [("created_at", self.created_at), ("updated_at", self.updated_at)].into_iter().chain(of_tokens);
+        if let Some((field, _)) = times.find(|(_, time)| is_ahead(*time, now)) {
+            return Err(PeopleError::NotOfHere(field, AHEAD));
+        }
+        // A person's token is ours: one of another system would be found by nobody.
+        if self.tokens.iter().any(|token| token.secret.phc.is_foreign()) {
+            return Err(PeopleError::NotOfHere("tokens.secret.phc", "is no Argon2id hash"));
+        }
+        let ids: BTreeSet<_> = self.tokens.iter().map(|token| token.id).collect();
+        if ids.len() < self.tokens.len() {
+            return Err(PeopleError::NotOfHere("tokens.id", "two tokens have the same"));
+        }
+        match &self.password {
+            Some(password) if !password.can_be_checked() => {
+                Err(PeopleError::NotOfHere("password", "is no Argon2id hash of costs that are checked here"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -259,17 +282,52 @@ impl User {
     }
 }
 
-/// Whether there is still an active operator among all users, as they would be after a change.
+/// How far somebody can be relied on to name operators, the least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Operating {
+    /// They are no operator, or shut out.
+    Not,
+    /// They could, had they a password or a token.
+    WithoutEntry,
+    /// They can get in.
+    WithEntry,
+}
+
+impl Operating {
+    fn of(user: &User, now: Timestamp) -> Self {
+        let has_entry = || {
+            user.usable_password().is_some() || user.tokens.iter().any(|token| user.status(token, now) == Status::Good)
+        };
+        match user.operator && user.state == UserState::Active {
+            false => Self::Not,
+            true if has_entry() => Self::WithEntry,
+            true => Self::WithoutEntry,
+        }
+    }
+}
+
+/// Refuses a change of a person, to what they are `after` it or to nobody, that takes away the last operator who can get
+/// in, or the last one in use where none can. `others` is everybody else.
 ///
 /// # Errors
-/// [`PeopleError::LastOperator`] when there is none.
-pub fn keeps_an_operator<'a>(after: impl IntoIterator<Item = &'a User>) -> Result<(), PeopleError> {
-    let is_in_use = |user: &User| user.operator && user.state == UserState::Active;
-    if after.into_iter().any(is_in_use) { Ok(()) } else { Err(PeopleError::LastOperator) }
+/// [`PeopleError::LastOperator`].
+pub fn keeps_an_operator<'a>(
+    before: &User,
+    after: Option<&User>,
+    others: impl IntoIterator<Item = &'a User>,
+    now: Timestamp,
+) -> Result<(), PeopleError> {
+    let had = Operating::of(before, now);
+    let is_kept = after.is_some_and(|after| Operating::of(after, now) >= had)
+        || had == Operating::Not
+        || others.into_iter().any(|other| Operating::of(other, now) >= had);
+    if is_kept { Ok(()) } else { Err(PeopleError::LastOperator) }
 }
 
 #[cfg(test)]
 mod tests {
+    use jiff::SignedDuration;
+
     use super::*;
     use crate::key::{Cost, Mint};
     use crate::people::Password;
@@ -351,6 +409,34 @@ mod tests {
     }
 
     #[test]
+    fn a_record_that_could_not_have_been_made_here_is_refused_with_its_field() {
+        let now = at(1_000_000);
+        assert_eq!((user().check(now), whole().check(now)), (Ok(()), Ok(())));
+        let later = now + SignedDuration::from_hours(2);
+        let hash = |text: &str| Some(serde_json::from_value(text.into()).unwrap());
+        let costly =
+            "$argon2id$v=19$m=4194304,t=1,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+        let digest = format!("sha256:{}", "5a".repeat(32));
+        let spoil = |field: &str, spoil: &dyn Fn(&mut User)| {
+            let mut user = whole();
+            spoil(&mut user);
+            assert_eq!(user.check(now).unwrap_err().field(), field);
+        };
+        spoil("created_at", &|user| user.created_at = later);
+        spoil("updated_at", &|user| user.updated_at = later);
+        spoil("tokens.created_at", &|user| user.tokens[0].created_at = later);
+        spoil("tokens.created_at", &|user| user.tokens[0].secret.created_at = later.into());
+        spoil("tokens.secret.compromised_at", &|user| user.tokens[0].secret.compromised_at = Some(later.into()));
+        spoil("tokens.secret.phc", &|user| user.tokens[0].secret.phc = digest.clone().into());
+        spoil("tokens.id", &|user| user.tokens.push(user.tokens[0].clone()));
+        for text in
+            ["", "plain", "$2b$12$abc", costly, &digest, "acme$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$RdescudvJCs"]
+        {
+            spoil("password", &|user| user.password = hash(text));
+        }
+    }
+
+    #[test]
     fn a_refused_change_changes_nothing() {
         let mut user = user();
         let before = user.clone();
@@ -400,15 +486,44 @@ mod tests {
     }
 
     #[test]
-    fn an_operator_who_is_shut_out_is_none() {
-        let (plain, mut operator) = (user(), whole());
-        assert_eq!(keeps_an_operator([&plain, &operator]), Ok(()));
-        operator.disable(at(5));
-        assert_eq!(keeps_an_operator([&plain, &operator]), Err(PeopleError::LastOperator));
-        operator.enable(at(6));
-        operator.demote(at(6));
-        assert_eq!(keeps_an_operator([&plain, &operator]), Err(PeopleError::LastOperator));
-        assert_eq!(keeps_an_operator([]), Err(PeopleError::LastOperator));
+    fn the_last_operator_who_can_get_in_stays_one() {
+        let (plain, operator, now) = (user(), whole(), at(5));
+        let changed = |change: &dyn Fn(&mut User)| {
+            let mut changed = operator.clone();
+            change(&mut changed);
+            changed
+        };
+        let shut_out = changed(&|user| assert!(user.disable(now)));
+        let demoted = changed(&|user| assert!(user.demote(now)));
+        let without_password = changed(&|user| assert!(user.clear_password(now)));
+        let without_token = changed(&|user| user.tokens.clear());
+        let without_either = changed(&|user| {
+            user.tokens.clear();
+            user.clear_password(now);
+        });
+        let compromised = changed(&|user| {
+            user.clear_password(now);
+            let selector = user.tokens[0].secret.selector;
+            user.compromise(&selector, now);
+        });
+        let refused = Err(PeopleError::LastOperator);
+        let alone = |before: &User, after: Option<&User>, now| keeps_an_operator(before, after, [&plain], now);
+        for after in [&without_password, &without_token, &operator] {
+            assert_eq!(alone(&operator, Some(after), now), Ok(()));
+        }
+        for after in [&shut_out, &demoted, &without_either, &compromised].map(Some).into_iter().chain([None]) {
+            assert_eq!(alone(&operator, after, now), refused, "{after:?}");
+            // Another one counts when they could get in.
+            assert_eq!(keeps_an_operator(&operator, after, [&plain, &without_token], now), Ok(()));
+            assert_eq!(keeps_an_operator(&operator, after, [&shut_out, &demoted, &without_either], now), refused);
+        }
+        // The token of somebody without a password is their way in until it ends.
+        assert_eq!(alone(&without_password, Some(&without_either), at(99)), refused);
+        assert_eq!(alone(&without_password, Some(&without_either), at(100)), Ok(()));
+        // Where nobody can get in, the last one in use stays all the same.
+        assert_eq!(alone(&without_either, None, now), refused);
+        assert_eq!(keeps_an_operator(&without_either, None, [&compromised], now), Ok(()));
+        assert_eq!(alone(&plain, None, now), Ok(()));
     }
 
     #[test]

@@ -33,6 +33,10 @@ impl Table {
     pub const USERS: Self = Self("users");
     /// The id of the person who signs in with an e-mail address.
     pub const EMAILS: Self = Self("emails");
+    /// Tokens of other systems that moved in, by their names: for good, whatever became of their keys.
+    pub const FOREIGN_TOKENS: Self = Self("foreign-tokens");
+    /// People who were deleted, by id: for good.
+    pub const DELETED_USERS: Self = Self("deleted-users");
     /// When secrets were used last, by selector.
     pub const LAST_USED: Self = Self("last-used");
     /// What was asked to be done once, and was.

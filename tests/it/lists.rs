@@ -241,3 +241,25 @@ async fn accounts_are_listed_as_policies_let_each_be_seen() {
     assert_eq!(listed(&ada).await, [made[0].as_str(), &made[2]]);
     assert_eq!(listed(&operator).await[1..], [made[0].as_str(), &made[2], &made[3]]);
 }
+
+#[tokio::test]
+async fn a_list_of_people_goes_on_where_it_was_when_whoever_stood_there_has_gone() {
+    let demo = Demo::start();
+    let operator = Person::operator(&demo);
+    let mut came = ids(&operator.done("GET", "/v1/users", Value::Null).await);
+    for number in 0..4 {
+        let email = format!("person{number}@example.com");
+        let made = operator.done("POST", "/v1/users", json!({ "email": email, "name": email })).await;
+        came.push(made["id"].as_str().unwrap().to_owned());
+    }
+    let page = operator.done("GET", "/v1/users?limit=4", Value::Null).await;
+    operator.done("DELETE", &format!("/v1/users/{}", came[3]), Value::Null).await;
+    let next = page["next"].as_str().unwrap();
+    let rest = operator.done("GET", &format!("/v1/users?after={next}"), Value::Null).await;
+    assert_eq!((ids(&page), ids(&rest)), (came[..4].to_vec(), came[4..].to_vec()));
+    for bad in ["nobody", &came[0], "1.usr_1", "x.usr_0000000000000000", &format!("{}9.{}", "9".repeat(40), came[0])] {
+        let answer = operator.request("GET", &format!("/v1/users?after={bad}")).send().await.unwrap();
+        assert_eq!(answer.status(), 400, "{bad}");
+        assert_eq!(answer.json::<Value>().await.unwrap()["field"], "after", "{bad}");
+    }
+}

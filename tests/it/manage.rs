@@ -272,12 +272,33 @@ async fn the_last_operator_stays_and_a_person_who_is_shut_out_is_out_at_once() {
         assert_eq!(answer.status(), 409);
         assert_eq!(answer.json::<Value>().await.unwrap()["code"], "last_operator");
     }
+    // Nor may their only way in go, while another operator has none.
+    let body = json!({ "email": "second@example.com", "name": "Second", "operator": true });
+    let second = operator.done("POST", "/v1/users", body).await["id"].as_str().unwrap().to_owned();
+    let tokens = operator.done("GET", "/v1/me", Value::Null).await;
+    let own = format!("/v1/users/{me}/tokens/{}", tokens["tokens"][0]["id"].as_str().unwrap());
+    for path in [&own, &format!("/v1/users/{me}")] {
+        let answer = operator.request("DELETE", path).send().await.unwrap();
+        assert_eq!(answer.status(), 409, "{path}");
+        assert_eq!(answer.json::<Value>().await.unwrap()["code"], "last_operator", "{path}");
+    }
+    let made = operator.done("POST", &format!("/v1/users/{second}/tokens"), json!({ "name": "theirs" })).await;
+    let second = operator.with(Some(made["token"].as_str().unwrap().to_owned()));
+    let made = operator.done("POST", &format!("/v1/users/{me}/tokens"), json!({ "name": "another" })).await;
+    operator.done("DELETE", &own, Value::Null).await;
+    let operator = second.with(Some(made["token"].as_str().unwrap().to_owned()));
+    // What leaked dies, also when it is the last way in.
+    let leaked = json!([{ "token": operator.token }, { "token": second.token }]);
     let (id, developer) = operator.hired(&account, "dev@example.com", Some("developer")).await;
     assert_eq!(developer.status("GET", &format!("/v1/accounts/{account}"), None).await, 200);
     operator.done("DELETE", &format!("/v1/accounts/{account}/members/{id}"), Value::Null).await;
     assert_eq!(developer.status("GET", &format!("/v1/accounts/{account}"), None).await, 403);
     operator.done("PATCH", &format!("/v1/users/{id}"), json!({ "active": false })).await;
     assert_eq!(developer.status("GET", "/v1/me", None).await, 401);
+    operator.done("POST", "/v1/leaks", leaked).await;
+    for operator in [operator, second] {
+        assert_eq!(operator.status("GET", "/v1/me", None).await, 401);
+    }
     let demo = demo.restart(&[]);
     let developer = Person { url: demo.get("ADMIN_URL").to_owned(), ..developer };
     assert_eq!(developer.status("GET", "/v1/me", None).await, 401);

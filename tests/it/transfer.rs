@@ -212,3 +212,182 @@ fn a_backup_from_the_command_line_is_restored() {
     let restored = operator.done(&["restore", file.to_str().unwrap(), "--data-dir", data.to_str().unwrap()]);
     assert!(restored.contains("is restored"), "{restored}");
 }
+
+#[tokio::test]
+async fn a_token_that_went_is_brought_back_by_no_import_here_or_elsewhere() {
+    let demo = Demo::start();
+    let operator = Person::operator(&demo);
+    let account = account(&operator);
+    let file = moved(&account);
+    operator.done_with(&["import", "-"], &file);
+    let keys = operator.json(&["keys", "list", "--account", &account]);
+    operator.done_with(&["leaks", "report", "--found-at", "a paste"], PLAIN);
+    for name in ["plain", "hashed"] {
+        operator.done(&["keys", "rotate", named(&keys, name), "--overlap", "0s"]);
+    }
+    // Renamed here, which is no difference.
+    operator.done(&["keys", "update", named(&keys, "costly"), "--name", "Worker"]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("export.jsonl");
+    operator.done(&["export", path.to_str().unwrap()]);
+
+    let elsewhere = Demo::start();
+    let there = Person::operator(&elsewhere);
+    let moving = std::fs::read_to_string(&path).unwrap();
+    let is_moving = |line: &&str| line.contains("\"record\"") && !line.contains("\"type\":\"user\"");
+    there.done_with(&["import", "-"], &moving.lines().filter(is_moving).collect::<Vec<_>>().join("\n"));
+    let demo = demo.restart(&[]);
+    for (demo, person) in [(&demo, Person::operator(&demo)), (&elsewhere, there)] {
+        let before = person.json(&["keys", "list", "--account", &account]);
+        assert_eq!(person.done_with(&["import", "-"], &file), "0 imported, and 3 were here already\n");
+        assert_eq!(person.json(&["keys", "list", "--account", &account]), before);
+        for token in [PLAIN, HASHED[0].0] {
+            assert_eq!(reason(demo, token).await, "credentials_malformed");
+        }
+        assert_eq!(reason(demo, HASHED[1].0).await, "allowed");
+    }
+}
+
+#[test]
+fn a_line_that_makes_something_else_of_a_token_is_refused_with_what_differs() {
+    let demo = Demo::start();
+    let operator = Person::operator(&demo);
+    let account = account(&operator);
+    let line = |change: &dyn Fn(&mut Value)| {
+        let mut record = json!({
+            "account": account, "sha256": PLAIN_SHA256,
+            "key": { "kind": "restricted", "mode": "live", "name": "plain", "scopes": ["jobs:write"] },
+        });
+        change(&mut record);
+        json!({ "type": "foreign_key", "record": record }).to_string()
+    };
+    operator.done_with(&["import", "-"], &line(&|_| ()));
+    let another = operator.json(&["accounts", "create", "Another"])["id"].as_str().unwrap().to_owned();
+    for (field, change) in [
+        ("account", &(|record: &mut Value| record["account"] = another.clone().into()) as &dyn Fn(&mut Value)),
+        ("key.mode", &|record| record["key"]["mode"] = "test".into()),
+        ("key.scopes", &|record| record["key"]["scopes"] = json!(["resources:read"])),
+        ("key.addresses", &|record| record["key"]["addresses"] = json!(["192.0.2.0/24"])),
+        ("key.expires_at", &|record| record["key"]["expires_at"] = "2199-01-01T00:00:00Z".into()),
+        ("key.kind", &|record| {
+            record["key"]["scopes"] = json!([]);
+            record["key"]["kind"] = "secret".into();
+        }),
+    ] {
+        let (code, _, error) = operator.run(&["import", "-"], &line(change));
+        assert!(code == 1 && error.contains(&format!("line 1.record.{field}: ")), "{field}: {error}");
+    }
+    let renamed = line(&|record| record["key"]["name"] = "another name".into());
+    assert_eq!(operator.done_with(&["import", "-"], &renamed), "0 imported, and 1 were here already\n");
+}
+
+#[test]
+fn a_person_who_was_deleted_is_brought_back_by_no_import_here_or_elsewhere() {
+    let demo = Demo::start();
+    let operator = Person::operator(&demo);
+    operator.done(&["users", "create", "ada@example.com", "--name", "Ada"]);
+    operator.done(&["users", "create-token", "ada@example.com", "--name", "script"]);
+    let folder = tempfile::tempdir().unwrap();
+    let export = |name: &str, kind: &str| {
+        let path = folder.path().join(name);
+        operator.done(&["export", path.to_str().unwrap()]);
+        let text = std::fs::read_to_string(path).unwrap();
+        let is_meant = |line: &&str| line.contains(&format!("\"type\":\"{kind}\"")) && !line.contains("demo.test");
+        text.lines().filter(is_meant).collect::<Vec<_>>().join("\n")
+    };
+    let with_her = export("before.jsonl", "user");
+    assert!(with_her.contains("ada@example.com"), "{with_her}");
+    operator.done(&["users", "remove", "ada@example.com"]);
+    let without_her = export("after.jsonl", "deleted_user");
+    let is_refused = |person: &Person<'_>, text: &str, why: &str| {
+        let (code, _, error) = person.run(&["import", "-"], text);
+        assert!(code == 1 && error.contains(why) && error.contains("line 1"), "{error}");
+    };
+    is_refused(&operator, &with_her, "was deleted here");
+    let elsewhere = Demo::start();
+    let there = Person::operator(&elsewhere);
+    // Somebody who lives is deleted by people alone.
+    there.done_with(&["import", "-"], &with_her);
+    is_refused(&there, &without_her, "was deleted where this comes from, and is here");
+    there.done(&["users", "remove", "ada@example.com"]);
+    let third = Demo::start();
+    let third = Person::operator(&third);
+    for outcome in ["1 imported, and 0", "0 imported, and 1"] {
+        assert!(third.done_with(&["import", "-"], &without_her).starts_with(outcome));
+    }
+    is_refused(&third, &with_her, "was deleted here");
+}
+
+#[test]
+fn a_record_that_could_not_have_been_made_here_is_refused_with_its_field() {
+    let demo = Demo::start();
+    let operator = Person::operator(&demo);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("export.jsonl");
+    operator.done(&["export", path.to_str().unwrap()]);
+    let text = std::fs::read_to_string(path).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let found = |is_meant: &dyn Fn(&Value) -> bool| lines.iter().find(|line| is_meant(line)).unwrap().clone();
+    let [secret, public] =
+        ["secret", "publishable"].map(|kind| found(&|line| line["type"] == "key" && line["record"]["kind"] == kind));
+    let (account, person) = (found(&|line| line["type"] == "account"), found(&|line| line["type"] == "user"));
+    let [future, token] = ["2099-01-01T00:00:00Z", demo.get("SK_LIVE")].map(Value::from);
+    let public_token = public["record"]["extras"]["public_token"].clone();
+    for (line, path, value, field) in [
+        (&secret, "/extras/public_token", &token, "extras.public_token"),
+        (&secret, "/extras/public_token", &public_token, "extras.public_token"),
+        (&public, "/extras/public_token", &token, "extras.public_token"),
+        (&secret, "/extras/rotate_every_secs", &json!(1), "rotate_every"),
+        (&secret, "/created_at", &future, "created_at"),
+        (&account, "/created_at", &future, "created_at"),
+        (&person, "/created_at", &future, "created_at"),
+        (&person, "/password", &json!("nonsense"), "password"),
+    ] {
+        let mut line = line.clone();
+        // Of somebody who is not here.
+        let record = line["record"].as_object_mut().unwrap();
+        let id = record["id"].as_str().unwrap().split('_').next().unwrap().to_owned();
+        record.insert("id".into(), format!("{id}_Example000000000").into());
+        if path.starts_with("/extras") {
+            record.entry("extras").or_insert_with(|| json!({}));
+        }
+        if record.contains_key("email") {
+            record.insert("email".into(), "somebody@example.com".into());
+        }
+        let (parent, name) = path.rsplit_once('/').unwrap();
+        line["record"].pointer_mut(parent).unwrap()[name] = value.clone();
+        let (code, output, error) = operator.run(&["import", "-"], &line.to_string());
+        assert_eq!((code, output.as_str()), (1, ""), "{field}: {error}");
+        assert!(error.contains(&format!("line 1.record.{field}: ")), "{field}: {error}");
+        assert!(!error.contains(token.as_str().unwrap()), "{error}");
+    }
+}
+
+#[test]
+fn whatever_ends_an_import_early_says_what_of_the_file_is_in() {
+    let demo = Demo::start();
+    let operator = Person::operator(&demo);
+    let account = account(&operator);
+    let line = |number: usize| foreign(&account, "moved", &json!({ "sha256": format!("{number:064x}") }));
+    let many: Vec<String> = (0..1_001).map(line).collect();
+    let few = &many[..3];
+    let nothing = "nothing of it was imported";
+    let some = "what stands up to line 1000 is imported; mend the rest and import the file again";
+    let header = json!({ "keyward_export": 1 }).to_string();
+    for (lines, last, said, told) in [
+        (few, "no JSON", "line 4: this is no JSON", nothing),
+        (few, "{\"type\": \"what\"}", "line 4.type: unknown variant", nothing),
+        (few, header.as_str(), "ends before its end", nothing),
+        (&many, "no JSON", "line 1002: this is no JSON", some),
+        (&many, "{\"type\": \"what\"}", "line 1002.type: unknown variant", some),
+        (&many, "{\"end\": {\"items\": 7}}", "line 1002: items are missing", some),
+        (&many, header.as_str(), "ends before its end", some),
+    ] {
+        let (code, output, error) = operator.run(&["import", "-"], &format!("{}\n{last}\n", lines.join("\n")));
+        assert_eq!((code, output.as_str()), (1, ""), "{last}: {error}");
+        assert!(error.contains(said) && error.contains(told), "{last}: {error}");
+        let keys = operator.json(&["keys", "list", "--account", &account]);
+        let is_in = keys["items"].as_array().unwrap().iter().filter(|key| key["name"] == "moved").count();
+        assert_eq!(is_in, if told == nothing { 0 } else { 1_000 }, "{last}");
+    }
+}

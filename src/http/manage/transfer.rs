@@ -20,7 +20,7 @@ use super::{Caller, Shared};
 use crate::authorize::manage::Subject;
 use crate::http::json::time;
 use crate::key::{Account, AccountId, Ceiling, Key, KeyId, MintError, StoredSecret};
-use crate::ledger::{ImportError, Incoming, Ledger, MovedIn, SecretUse};
+use crate::ledger::{DeletedUser, ImportError, Incoming, KnownToken, Ledger, MovedIn, SecretUse};
 use crate::people::User;
 use crate::store::{Batch, Row, StoreError, Table};
 use crate::trail::{Event, Happened};
@@ -56,6 +56,12 @@ enum Item {
     /// As an export has it: when a secret was used last. That of a secret that is not here is left.
     #[schema(value_type = Object)]
     LastUsed(SecretUse),
+    /// As an export has it: somebody who was deleted, and whom no import brings back.
+    #[schema(value_type = Object)]
+    DeletedUser(DeletedUser),
+    /// As an export has it: a token of another system that came here, whatever became of its key. No import brings it back.
+    #[schema(value_type = Object)]
+    ForeignToken(KnownToken),
     /// A key that another system issued, and whose token goes on working.
     ForeignKey(Box<ForeignKey>),
 }
@@ -92,7 +98,7 @@ pub struct Imported {
 pub struct ImportedItem {
     /// `made`, or `kept`: it was here already.
     outcome: &'static str,
-    /// Its id; not there for a foreign key that was here already, nor for a last use.
+    /// Its id: of a foreign key, the one that it has here. Not there for a last use.
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
 }
@@ -119,7 +125,13 @@ fn export(ledger: &Ledger, now: Timestamp, out: &mut dyn Write) -> Result<(), st
     writeln!(out, "{}", json!({ "keyward_export": FORMAT, "made_at": now }))?;
     let (mut items, mut failed) = (0_u64, None);
     // In the order of tables' names: accounts come before what refers to them, and keys before their uses.
-    let tables = [(Table::ACCOUNTS, "account"), (Table::KEYS, "key"), (Table::USERS, "user")];
+    let tables = [
+        (Table::ACCOUNTS, "account"),
+        (Table::DELETED_USERS, "deleted_user"),
+        (Table::FOREIGN_TOKENS, "foreign_token"),
+        (Table::KEYS, "key"),
+        (Table::USERS, "user"),
+    ];
     let mut each = |table: &str, row: &Row| -> Result<(), std::io::Error> {
         if table == Table::LAST_USED.0 {
             let used = SecretUse::of_row(row).map_err(std::io::Error::other)?;
@@ -171,7 +183,8 @@ pub(super) async fn import(
         Ok(outcomes) => outcomes,
         Err(ImportError::Ledger(error)) => return Err(error.into()),
         Err(ImportError::Item { at, reason }) => {
-            return Err(Refusal::invalid(Some(&format!("items[{at}].record")), reason.to_string()));
+            let place = format!("items[{at}].record");
+            return Err(Refusal::invalid(reason.field(), reason.to_string()).within(&place));
         }
     };
     let items = incoming.iter().zip(outcomes).map(|(item, outcome)| ImportedItem::of(item, outcome)).collect();
@@ -180,16 +193,19 @@ pub(super) async fn import(
 
 impl ImportedItem {
     fn of(item: &Incoming, outcome: MovedIn) -> Self {
-        let (id, is_foreign) = match item {
-            Incoming::Account(account) => (Some(account.id.to_string()), false),
-            Incoming::Key(key) => (Some(key.id.to_string()), key.secret.phc.is_foreign()),
-            Incoming::User(user) => (Some(user.id.to_string()), false),
-            Incoming::Use(_) => (None, false),
+        let id = match item {
+            Incoming::Account(account) => Some(account.id.to_string()),
+            Incoming::Key(key) | Incoming::ForeignKey(key) => Some(key.id.to_string()),
+            Incoming::KnownToken(token) => Some(token.key.to_string()),
+            Incoming::User(user) => Some(user.id.to_string()),
+            Incoming::DeletedUser(user) => Some(user.id.to_string()),
+            Incoming::Use(_) => None,
         };
         match outcome {
             MovedIn::Made => Self { outcome: "made", id },
+            MovedIn::Kept => Self { outcome: "kept", id },
             // It was given an id anew, which is nobody's then.
-            MovedIn::Kept => Self { outcome: "kept", id: id.filter(|_| !is_foreign) },
+            MovedIn::KeptAs(key) => Self { outcome: "kept", id: Some(key.to_string()) },
         }
     }
 }
@@ -201,7 +217,11 @@ impl Item {
             Self::Key(key) => Ok(Incoming::Key(key)),
             Self::User(user) => Ok(Incoming::User(user)),
             Self::LastUsed(used) => Ok(Incoming::Use(used)),
-            Self::ForeignKey(foreign) => foreign.into_key(caller, ceiling, now).map(|key| Incoming::Key(key.into())),
+            Self::DeletedUser(user) => Ok(Incoming::DeletedUser(user)),
+            Self::ForeignToken(token) => Ok(Incoming::KnownToken(token)),
+            Self::ForeignKey(foreign) => {
+                foreign.into_key(caller, ceiling, now).map(|key| Incoming::ForeignKey(key.into()))
+            }
         }
     }
 }

@@ -8,6 +8,8 @@ use axum::response::IntoResponse;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Instant;
 use utoipa::ToSchema;
@@ -270,12 +272,37 @@ pub(super) async fn list_users(
     caller.may(Subject::System)?;
     let mut users = manage.ledger().people().all();
     if let Some(after) = &paging.after {
-        let after = find(&manage, after).map_err(|_| Paging::no_such_place())?;
-        let place = (after.user.created_at, after.user.id);
-        users.retain(|live| (live.user.created_at, live.user.id) > place);
+        let after: Place = after.parse().map_err(|()| Paging::no_such_place())?;
+        users.retain(|live| Place::of(&live.user) > after);
     }
-    let next = paging.cut(&mut users, |live| live.user.id.to_string())?;
+    let next = paging.cut(&mut users, |live| Place::of(&live.user).to_string())?;
     Ok(Json(Page::uncounted(users.iter().map(|live| UserView::of(&live.user)).collect(), next)))
+}
+
+/// Where somebody stands in the order in which people came: also when they have gone.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place(Timestamp, UserId);
+
+impl Place {
+    fn of(user: &User) -> Self {
+        Self(user.created_at, user.id)
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0.as_nanosecond(), self.1)
+    }
+}
+
+impl FromStr for Place {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (nanoseconds, id) = text.split_once('.').ok_or(())?;
+        let created_at = nanoseconds.parse().ok().and_then(|time| Timestamp::from_nanosecond(time).ok());
+        Ok(Self(created_at.ok_or(())?, id.parse().map_err(|_| ())?))
+    }
 }
 
 fn find(manage: &Manage, id: &str) -> Result<Arc<LiveUser>, Refusal> {
