@@ -3,6 +3,9 @@
 //! The service vouches for what it says, the scheme included; a call that it describes is decided as if
 //! a trusted proxy had forwarded it, and so the service has to be as trusted as one. The HTTP status speaks of
 //! the question, the `decision` of the call.
+//!
+//! A browser on a trusted machine is as trusted as its services are. It sends other sites' forms without asking, but never as JSON:
+//! hence the content type is demanded.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
@@ -10,9 +13,9 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{ConnectInfo, State};
-use axum::http::header::CACHE_CONTROL;
-use axum::http::{HeaderValue, Response, StatusCode};
+use axum::extract::{ConnectInfo, FromRequest, Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 
@@ -98,11 +101,43 @@ impl Invalid {
     }
 }
 
+/// A body that its sender calls JSON.
+pub struct JsonBody(Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for JsonBody {
+    type Rejection = Response<Body>;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Response<Body>> {
+        if !is_json(request.headers()) {
+            let detail = "send the question as JSON, with `Content-Type: application/json`";
+            let request_id = RequestId::fresh();
+            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return Err(Problem::new(status, "media_type_unsupported", detail, &request_id).into_response());
+        }
+        let read = Bytes::from_request(request, state).await;
+        read.map(Self).map_err(IntoResponse::into_response)
+    }
+}
+
+/// Whether a body is said, once, to be `application/json`, or a format on top of it (RFC 6839, section 3.1).
+fn is_json(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(CONTENT_TYPE).iter();
+    let Some(value) = values.next().filter(|_| values.next().is_none()).and_then(|value| value.to_str().ok()) else {
+        return false;
+    };
+    let media = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match media.strip_prefix("application/") {
+        Some("json") => true,
+        Some(format) => format.strip_suffix("+json").is_some_and(|name| !name.is_empty()),
+        None => false,
+    }
+}
+
 /// `POST /v1/authorize`.
 pub async fn authorize(
     State(decision): State<Arc<Decision>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    body: Bytes,
+    JsonBody(body): JsonBody,
 ) -> Response<Body> {
     let request_id = RequestId::fresh();
     let question = match read::<Question<'_>>(&body) {
@@ -123,7 +158,7 @@ pub async fn authorize(
 pub async fn authorize_batch(
     State(decision): State<Arc<Decision>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    body: Bytes,
+    JsonBody(body): JsonBody,
 ) -> Response<Body> {
     let request_id = RequestId::fresh();
     let batch = match read::<Batch<'_>>(&body) {
@@ -216,4 +251,34 @@ fn found(answer: impl IntoResponse, request_id: &RequestId) -> Response<Body> {
         headers.insert(names::REQUEST_ID, value);
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_called_json_once_is_json() {
+        for (given, expected) in [
+            (&["application/json"][..], true),
+            (&["Application/JSON ; charset=utf-8"], true),
+            (&["application/vnd.example+json"], true),
+            (&[], false),
+            (&[""], false),
+            (&["text/plain"], false),
+            (&["text/plain; application/json"], false),
+            (&["text/json"], false),
+            (&["application/jsonp"], false),
+            (&["application/+json"], false),
+            (&["application/x-www-form-urlencoded"], false),
+            (&["multipart/form-data; boundary=application/json"], false),
+            (&["application/json", "text/plain"], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in given {
+                headers.append(CONTENT_TYPE, HeaderValue::from_static(value));
+            }
+            assert_eq!(is_json(&headers), expected, "{given:?}");
+        }
+    }
 }
