@@ -10,6 +10,7 @@ mod decide;
 pub mod decision;
 pub mod descriptors;
 mod forward_auth;
+pub mod hosts;
 pub mod manage;
 pub mod names;
 mod request_id;

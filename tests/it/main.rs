@@ -21,6 +21,7 @@ mod demo;
 mod explain;
 mod fuzz;
 mod harness;
+mod hosts;
 mod insight;
 mod last_used;
 mod lists;
