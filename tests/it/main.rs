@@ -10,6 +10,7 @@
 )]
 
 mod bad_edits;
+mod caddy;
 mod cli;
 mod cli_online;
 mod clients;
@@ -33,6 +34,7 @@ mod policies;
 mod policy_diff;
 mod policy_files;
 mod policy_test;
+mod proxied;
 mod reload;
 mod replay;
 mod requests;
