@@ -17,6 +17,7 @@ mod clients;
 mod connections;
 mod crash;
 mod dashboard;
+mod decision_log;
 mod decisions;
 mod demo;
 mod explain;
