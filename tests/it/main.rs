@@ -20,6 +20,7 @@ mod dashboard;
 mod decision_log;
 mod decisions;
 mod demo;
+mod envoy;
 mod explain;
 mod fuzz;
 mod harness;
