@@ -23,6 +23,7 @@ mod demo;
 mod envoy;
 mod explain;
 mod fuzz;
+mod haproxy;
 mod harness;
 mod hosts;
 mod insight;

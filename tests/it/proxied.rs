@@ -70,6 +70,8 @@ impl Proxy {
         let certificate = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         fs::write(folder.path().join("api.pem"), certificate.cert.pem()).unwrap();
         fs::write(folder.path().join("api.key"), certificate.signing_key.serialize_pem()).unwrap();
+        let both = certificate.cert.pem() + &certificate.signing_key.serialize_pem();
+        fs::write(folder.path().join("api.both.pem"), both).unwrap();
         fs::copy(demo.get("CA_FILE"), folder.path().join("docs-api.pem")).unwrap();
         // Another process may take a free port before the proxy does; then others are tried.
         for _ in 0..10 {
@@ -229,4 +231,153 @@ pub async fn echo() -> (Upstream, Arc<AtomicUsize>) {
 pub fn reached<'a>(told: &'a Value, name: &str) -> Vec<&'a str> {
     let headers = told["headers"].as_array().unwrap().iter();
     headers.filter(|field| field[0] == name).map(|field| field[1].as_str().unwrap()).collect()
+}
+
+/// Tries the calls of the customers' page before the demo's API, and each kind of refusal.
+pub async fn answers_the_customers_calls(proxy: &Proxy, demo: &Demo) {
+    let create = ["--data", r#"{"name":"First"}"#];
+    let call = async |token: &str, path: &str, arguments: &[&str]| {
+        proxy.call(&proxy.tls(path), Some(demo.get(token)), arguments).await
+    };
+    let created = call("SK_LIVE", "/v1/resources", &create).await;
+    assert_eq!((created.status, &created.json()["name"]), (201, &json!("First")));
+    let item = format!("/v1/resources/{}", created.json()["id"].as_str().unwrap());
+    for (token, count) in [("SK_LIVE", 1), ("PK_LIVE", 1), ("RK_LIVE", 1), ("SK_TEST", 0), ("PK_TEST", 0)] {
+        let list = call(token, "/v1/resources", &[]).await;
+        assert_eq!((list.status, list.json()["data"].as_array().unwrap().len()), (200, count), "{token}");
+    }
+    assert_eq!(call("RK_LIVE", &item, &[]).await.json(), created.json());
+    assert_eq!(call("SK_TEST", &item, &[]).await.status, 404, "test keys see no live data");
+    call("PK_LIVE", "/v1/resources", &create).await.is_denied(403, "policy_denied");
+    call("SK_LIVE", "/v1/secrets.html", &[]).await.is_denied(403, "no_route");
+    assert_eq!(call("SK_LIVE", &item, &["--request", "DELETE"]).await.status, 200);
+
+    let refused = call("RK_LIVE", "/v1/resources", &create).await;
+    refused.is_denied(403, "scope_missing");
+    let challenge = r#"Bearer realm="api", error="insufficient_scope", scope="resources:write""#;
+    assert_eq!(refused.all("www-authenticate"), [challenge]);
+    let anonymous = proxy.call(&proxy.tls("/v1/resources"), None, &[]).await;
+    anonymous.is_denied(401, "credentials_missing");
+    assert_eq!(anonymous.all("www-authenticate"), [r#"Bearer realm="api""#]);
+    let wrong = proxy.call(&proxy.tls("/v1/resources"), Some("sk_live_4eC39Hq"), &[]).await;
+    wrong.is_denied(401, "credentials_malformed");
+    assert_eq!(wrong.all("www-authenticate"), [r#"Bearer realm="api", error="invalid_token""#]);
+}
+
+/// Calls an API that tells what reached it, with every name of ours in the client's own spelling, and with `more`: options of
+/// curl, and header fields whose value is `evil`.
+pub async fn replaces_what_the_client_calls_itself(proxy: &Proxy, demo: &Demo, more: &[&str]) {
+    let ours = ["x-keyward-reason", "x-keyward-revision", "x-keyward-policies-stale"];
+    let ours = IDENTITY.iter().chain(&ours).flat_map(|name| {
+        [name.to_uppercase(), name.replace('-', "_"), name.replacen('-', "_", 1)].map(|name| format!("{name}: evil"))
+    });
+    let theirs = ["X-Request-Id: evil", "X-Forwarded-For: evil", "X-Forwarded-Proto: evil"].map(str::to_owned);
+    // Would take away what Keyward says, if the proxy did as it is told.
+    let hop = format!("Connection: {}", IDENTITY.join(", "));
+    let (options, fields): (Vec<&str>, Vec<&str>) = more.iter().partition(|given| given.starts_with("--"));
+    let smuggled: Vec<String> = ours.chain(theirs).chain([hop]).chain(fields.into_iter().map(str::to_owned)).collect();
+    let arguments = smuggled.iter().flat_map(|line| ["--header", line]).chain(options);
+    let arguments: Vec<&str> = arguments.collect();
+
+    let url = proxy.tls("/v1/resources");
+    let told = proxy.call(&url, Some(demo.get("RK_LIVE")), &arguments).await.json();
+    assert!(!told.to_string().contains("evil"), "{told:#}");
+    let answer =
+        demo.authorize(json!({ "token": demo.get("RK_LIVE"), "method": "GET", "path": "/v1/resources" })).await;
+    for name in IDENTITY {
+        let decided = match name {
+            "x-keyward-scopes" => "resources:read",
+            _ => answer[name.trim_start_matches("x-keyward-")].as_str().unwrap(),
+        };
+        assert_eq!(reached(&told, name), [decided], "{name}");
+    }
+    assert_eq!(reached(&told, "x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(reached(&told, "x-forwarded-proto"), ["https"]);
+    assert_eq!(reached(&told, "x-request-id").len(), 1);
+    assert_eq!(reached(&told, "x-keyward-policies-stale").concat(), "", "{told:#}");
+
+    // A caller without an identity has none: what the client calls itself is taken away.
+    let secret = proxy.call(&url, Some(demo.get("SK_LIVE")), &arguments).await.json();
+    assert_eq!(reached(&secret, "x-keyward-scopes").concat(), "");
+    assert!(!secret.to_string().contains("evil"), "{secret:#}");
+    // Of a route that no shipped example keeps from the public.
+    let public = r#"@id("public-list") permit (principal == DocsApi::Anonymous::"anonymous",
+        action == DocsApi::Action::"listWebhooks", resource) when { context.secure };"#;
+    fs::write(demo.policies().join("public.cedar"), public).unwrap();
+    demo.until_report(|report| report["policies"].to_string().contains("public-list")).await;
+    let told = proxy.call(&proxy.tls("/v1/webhooks"), None, &arguments).await.json();
+    assert!(IDENTITY.iter().all(|name| reached(&told, name).concat().is_empty()), "{told:#}");
+    assert!(!told.to_string().contains("evil"), "{told:#}");
+}
+
+/// Calls an API that tells what reached it: the bytes that were decided on, and nothing that the client states beside them.
+pub async fn has_decided_what_the_api_reads(proxy: &Proxy, demo: &Demo, passed: &AtomicUsize) {
+    let token = Some(demo.get("RK_LIVE"));
+    for path in ["/v1/resources", "/v1/resources/res%5F1?x=%2F&y=..", "/v1/%72esources", "/v1/resources?next=/admin"] {
+        let answer = proxy.call(&proxy.tls(path), token, &[]).await;
+        assert_eq!((answer.status, &answer.json()["uri"]), (200, &json!(path)), "{}", answer.body);
+    }
+    let answer = proxy.call(&proxy.tls("/v1/resources"), Some(demo.get("SK_LIVE")), &["--data", "{}"]).await;
+    assert_eq!(answer.json()["method"], "POST");
+    let allowed = passed.load(Ordering::Relaxed);
+    for (path, code) in [
+        ("/admin", "no_route"),
+        ("//admin", "no_route"),
+        ("/%61dmin", "no_route"),
+        ("/admin?x=/v1/resources", "no_route"),
+        ("/v1/resources/../../admin", "no_route"),
+        ("/v1/resources/%2e%2e/%2E%2e/admin", "no_route"),
+        ("/v1/resources/a%2fb", "path_ambiguous"),
+        ("/v1/resources/a%5cb", "path_ambiguous"),
+        ("/v1/resources/a%23b", "path_ambiguous"),
+        ("/v1/resources/a;b", "path_ambiguous"),
+    ] {
+        let answer = proxy.call(&proxy.tls(path), token, &[]).await;
+        assert_eq!(answer.status, 403, "{path}: {}", answer.body);
+        assert!([code, "path_ambiguous"].contains(&answer.json()["code"].as_str().unwrap()), "{path}: {}", answer.body);
+    }
+    for smuggled in [
+        "X-Original-URI: /v1/resources",
+        "X-Original-URL: https://localhost/v1/resources",
+        "X_Original_URI: /v1/resources",
+        "X.Original.URI: /v1/resources",
+        "X-Forwarded-Uri: /v1/resources",
+        "X_Forwarded_Uri: /v1/resources",
+        "X.Forwarded.Uri: /v1/resources",
+        "Connection: X-Forwarded-Uri, X-Forwarded-Method, X-Forwarded-Proto, X-Original-URI, X-Original-Method",
+    ] {
+        let answer = proxy.call(&proxy.tls("/admin"), token, &["--header", smuggled]).await;
+        answer.is_denied(403, "no_route");
+    }
+    for smuggled in ["X-Original-Method: GET", "X-HTTP-Method-Override: GET", "X-Forwarded-Method: GET"] {
+        let answer = proxy.call(&proxy.tls("/v1/resources"), token, &["--data", "{}", "--header", smuggled]).await;
+        answer.is_denied(403, "scope_missing");
+    }
+    assert_eq!(passed.load(Ordering::Relaxed), allowed, "none of these reached the API");
+}
+
+/// Sends keys to the port for plain HTTP, and asks what has become of them.
+pub async fn tells_of_keys_over_plain_http(proxy: &Proxy, demo: &Demo, passed: &AtomicUsize) {
+    let url = format!("http://localhost:{}/v1/resources", proxy.plain);
+    for (token, arguments, after) in [
+        ("PK_LIVE", &[][..], "allowed"),
+        ("SK_TEST", &["--header", "X-Forwarded-Proto: https"], "key_compromised"),
+        ("RK_LIVE", &["--header", "Connection: authorization, x-forwarded-proto"], "key_compromised"),
+        ("SK_LIVE", &["--data", "{}", "--header", "Host: other.example"], "key_compromised"),
+    ] {
+        proxy.call(&url, Some(demo.get(token)), arguments).await.is_denied(403, "transport_insecure");
+        assert_eq!(demo.reason(token, "/v1/resources").await, after, "{token}");
+    }
+    assert_eq!(passed.load(Ordering::Relaxed), 0);
+}
+
+/// Stops the demo between two calls; what the second is answered, which does not reach the API.
+pub async fn serves_nothing_without_a_decision(proxy: &Proxy, demo: Demo, passed: &AtomicUsize) -> Answer {
+    let token = demo.get("SK_LIVE").to_owned();
+    assert_eq!(proxy.call(&proxy.tls("/v1/resources"), Some(&token), &[]).await.status, 200);
+    let (status, said) = demo.process.stop();
+    assert!(status.success(), "{said}");
+    let answer = proxy.call(&proxy.tls("/v1/resources"), Some(&token), &[]).await;
+    assert_eq!(passed.load(Ordering::Relaxed), 1);
+    answer
 }
