@@ -18,6 +18,7 @@ use crate::child::Child;
 use crate::config::{self, Config};
 use crate::dashboard::Dashboard;
 use crate::examine::Examiner;
+use crate::http::hosts::Hosts;
 use crate::http::manage::{self, Manage};
 use crate::http::serve::{Limits, Server};
 use crate::http::{Admin, Decision, descriptors};
@@ -165,7 +166,7 @@ impl Daemon {
         let admin =
             Admin { pdp: Arc::clone(&pdp), activator: Arc::clone(&activator), soon: config.rotation.warn_ahead() };
         let api = admin.router().merge(manage);
-        let admin = Dashboard::over(api, config.admin.trusted_proxies.clone());
+        let admin = Hosts::new(&config.admin).guard(Dashboard::over(api, config.admin.trusted_proxies.clone()));
         let admin_limits = Limits { connections: limits.connections.min(ADMIN_CONNECTIONS), ..limits };
         let admin = Server::new(admin, admin_limits).gauge(metrics.connections("admin"));
         let (stop_forgetting, stop_writing, stop_reminding) = (stop.clone(), stop.clone(), stop.clone());

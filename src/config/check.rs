@@ -74,7 +74,19 @@ fn addresses(config: &Config) -> Result<(), Refusal> {
     if decision == admin && decision.port() != 0 {
         return refuse("admin.addr", format!("{admin} is decision.addr too; choose another port"));
     }
-    proxies("admin.trusted_proxies", &config.admin.trusted_proxies, "list the proxies' addresses")
+    proxies("admin.trusted_proxies", &config.admin.trusted_proxies, "list the proxies' addresses")?;
+    let is_name = |host: &&String| {
+        let mut labels = host.split('.');
+        labels.all(|label| {
+            !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+        })
+    };
+    match config.admin.hosts.iter().find(|host| !is_name(host)) {
+        Some(host) => {
+            refuse("admin.hosts", format!("`{host}` is no name such as keyward.example.com, without scheme and port"))
+        }
+        None => Ok(()),
+    }
 }
 
 fn limits(config: &Config) -> Result<(), Refusal> {

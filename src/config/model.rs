@@ -158,11 +158,13 @@ pub struct Admin {
     /// Proxies that are believed when they state for whom they call. A bare address is a network of one.
     #[serde(deserialize_with = "networks")]
     pub trusted_proxies: Vec<IpNet>,
+    /// Names under which it may be asked for, besides addresses and `localhost`.
+    pub hosts: Vec<String>,
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { addr: loopback(8702), allow_remote: false, trusted_proxies: Vec::new() }
+        Self { addr: loopback(8702), allow_remote: false, trusted_proxies: Vec::new(), hosts: Vec::new() }
     }
 }
 

@@ -131,6 +131,12 @@ fn typical_mistakes_are_told_with_place_key_and_remedy() {
             "DIR/keyward.toml: `decision.addr`: invalid type: found signed int `8700`, expected socket address",
         ),
         (
+            "[admin]\nhosts = [\"keyward.internal\", \"https://keyward.example.com\"]",
+            &[],
+            "DIR/keyward.toml: `admin.hosts`: `https://keyward.example.com` is no name such as keyward.example.com, without \
+             scheme and port",
+        ),
+        (
             "[decision]\ntrusted_proxies = []",
             &[],
             "DIR/keyward.toml: `decision.trusted_proxies`: it is empty; list the proxies' addresses, or set \

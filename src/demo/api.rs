@@ -2,6 +2,9 @@
 //!
 //! It knows no keys and no permissions. The answer says whether to go on, which action the call is, and whose
 //! data it may touch; without an answer nothing is served.
+//!
+//! Pages of any origin may call it, since a publishable key is made for them: what a browser asks before that has no key, and is
+//! answered here.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,10 +13,14 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
+use axum::http::header::{
+    ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tower::ServiceExt as _;
+use tower_http::cors::{Any, CorsLayer};
 
 use super::collection::ItemKind::{Job, Resource, Webhook};
 use super::collection::{ApiError, Collection, merge};
@@ -58,7 +65,28 @@ pub(super) fn router(daemon: &Daemon, scheme: &'static str) -> Result<Router, St
         authorize_url: format!("http://{}/v1/authorize", daemon.decision_addr),
         scheme,
     };
-    Ok(Router::new().fallback(handle).with_state(Arc::new(api)))
+    let api = Router::new().fallback(handle).with_state(Arc::new(api));
+    let to_pages = api.clone().layer(cors());
+    Ok(Router::new().fallback(move |request: Request| {
+        // The layer takes every OPTIONS for a preflight. One that is none is a call like others.
+        let is_call = *request.method() == Method::OPTIONS && !is_preflight(request.headers());
+        if is_call { api.clone() } else { to_pages.clone() }.oneshot(request)
+    }))
+}
+
+/// What browsers are told: any page may call, with a key, and may read why it was refused.
+fn cors() -> CorsLayer {
+    CorsLayer::new()
+        .allow_origin(Any)
+        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
+        .allow_headers([AUTHORIZATION, CONTENT_TYPE])
+        .expose_headers([WWW_AUTHENTICATE, RETRY_AFTER])
+        .max_age(Duration::from_hours(1))
+}
+
+/// Whether it is what a browser asks before a page's call (the Fetch standard, section 3.3).
+fn is_preflight(headers: &HeaderMap) -> bool {
+    headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
 async fn handle(

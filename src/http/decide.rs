@@ -3,6 +3,9 @@
 //! The service vouches for what it says, the scheme included; a call that it describes is decided as if
 //! a trusted proxy had forwarded it, and so the service has to be as trusted as one. The HTTP status speaks of
 //! the question, the `decision` of the call.
+//!
+//! A browser on a trusted machine is as trusted as its services are. It sends other sites' forms without asking, but never as JSON:
+//! hence the content type is demanded.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
@@ -10,7 +13,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{ConnectInfo, State};
+use axum::extract::{ConnectInfo, FromRequest, Request, State};
 use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderValue, Response, StatusCode};
 use axum::response::IntoResponse;
@@ -105,11 +108,29 @@ impl From<Unread> for Invalid {
     }
 }
 
+/// A body that its sender calls JSON.
+pub struct JsonBody(Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for JsonBody {
+    type Rejection = Response<Body>;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Response<Body>> {
+        if !json::is_json(request.headers()) {
+            let detail = "send the question as JSON, with `Content-Type: application/json`";
+            let request_id = RequestId::fresh();
+            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return Err(Problem::new(status, "media_type_unsupported", detail, &request_id).into_response());
+        }
+        let read = Bytes::from_request(request, state).await;
+        read.map(Self).map_err(IntoResponse::into_response)
+    }
+}
+
 /// `POST /v1/authorize`.
 pub async fn authorize(
     State(decision): State<Arc<Decision>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    body: Bytes,
+    JsonBody(body): JsonBody,
 ) -> Response<Body> {
     let request_id = RequestId::fresh();
     let question = match json::read::<Object<Question<'_>>>(&body) {
@@ -130,7 +151,7 @@ pub async fn authorize(
 pub async fn authorize_batch(
     State(decision): State<Arc<Decision>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    body: Bytes,
+    JsonBody(body): JsonBody,
 ) -> Response<Body> {
     let request_id = RequestId::fresh();
     let batch = match json::read::<Object<Batch<'_>>>(&body) {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_TYPE;
 use jiff::Timestamp;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, Error, MapAccess, Visitor};
@@ -39,6 +41,20 @@ pub struct Unread {
     pub field: Option<String>,
     /// What is the matter with it. It may hold what was sent.
     pub detail: String,
+}
+
+/// Whether a body is said, once, to be `application/json`, or a format on top of it (RFC 6839, section 3.1).
+pub fn is_json(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(CONTENT_TYPE).iter();
+    let Some(value) = values.next().filter(|_| values.next().is_none()).and_then(|value| value.to_str().ok()) else {
+        return false;
+    };
+    let media = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match media.strip_prefix("application/") {
+        Some("json") => true,
+        Some(format) => format.strip_suffix("+json").is_some_and(|name| !name.is_empty()),
+        None => false,
+    }
 }
 
 /// Reads a JSON text whole.
@@ -154,6 +170,31 @@ mod tests {
         {
             let error = read_query::<Thing>(query).unwrap_err();
             assert_eq!(error.field.as_deref(), Some(field), "{query}: {}", error.detail);
+        }
+    }
+
+    #[test]
+    fn only_what_is_called_json_once_is_json() {
+        for (given, expected) in [
+            (&["application/json"][..], true),
+            (&["Application/JSON ; charset=utf-8"], true),
+            (&["application/vnd.example+json"], true),
+            (&[], false),
+            (&[""], false),
+            (&["text/plain"], false),
+            (&["text/plain; application/json"], false),
+            (&["text/json"], false),
+            (&["application/jsonp"], false),
+            (&["application/+json"], false),
+            (&["application/x-www-form-urlencoded"], false),
+            (&["multipart/form-data; boundary=application/json"], false),
+            (&["application/json", "text/plain"], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in given {
+                headers.append(CONTENT_TYPE, axum::http::HeaderValue::from_static(value));
+            }
+            assert_eq!(is_json(&headers), expected, "{given:?}");
         }
     }
 }

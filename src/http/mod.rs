@@ -10,6 +10,7 @@ mod decide;
 pub mod decision;
 pub mod descriptors;
 mod forward_auth;
+pub mod hosts;
 mod json;
 pub mod manage;
 pub mod names;

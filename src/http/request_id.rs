@@ -28,9 +28,11 @@ impl RequestId {
     }
 
     /// The id that a trusted proxy gave the request, or a new one when it gave none that can be written
-    /// to a log as it is: a key in the wrong header is none.
+    /// to a log as it is: a key in the wrong header is none. Of two, one may be the client's own, and nobody could tell which.
     pub fn of_trusted(headers: &HeaderMap) -> Self {
-        let given = headers.get(&names::REQUEST_ID).and_then(|value: &HeaderValue| value.to_str().ok());
+        let mut values = headers.get_all(&names::REQUEST_ID).iter();
+        let given = values.next().filter(|_| values.next().is_none());
+        let given = given.and_then(|value: &HeaderValue| value.to_str().ok());
         let is_plain = |text: &&str| {
             (1..=LONGEST).contains(&text.len())
                 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:=/+".contains(&byte))
@@ -59,6 +61,15 @@ mod tests {
             headers.insert(names::REQUEST_ID, HeaderValue::from_str(odd).unwrap());
             assert_ne!(RequestId::of_trusted(&headers).as_str(), odd);
         }
+    }
+
+    #[test]
+    fn of_two_ids_neither_is_taken() {
+        let mut headers = HeaderMap::new();
+        for given in ["first", "second"] {
+            headers.append(names::REQUEST_ID, HeaderValue::from_static(given));
+        }
+        assert_eq!(RequestId::of_trusted(&headers).as_str().len(), 24);
     }
 
     #[test]

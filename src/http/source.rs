@@ -1,6 +1,6 @@
 //! Where a call came from, when proxies stand between the client and us.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use axum::http::HeaderMap;
 use ipnet::IpNet;
@@ -30,10 +30,11 @@ pub(super) fn stated_address(headers: &HeaderMap, trusted: &[IpNet]) -> Option<I
     client
 }
 
-/// An address, with or without a port.
+/// An address, with or without a port; an IPv6 address may stand in brackets without one, too (RFC 7239, section 6).
 fn address(entry: &str) -> Option<IpAddr> {
+    let bracketed = || entry.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::from);
     let address = entry.parse::<IpAddr>().or_else(|_| entry.parse::<SocketAddr>().map(|socket| socket.ip()));
-    address.ok().map(|address| address.to_canonical())
+    address.ok().or_else(bracketed).map(|address| address.to_canonical())
 }
 
 #[cfg(test)]
@@ -67,6 +68,11 @@ mod tests {
             (&["10.0.0.1, 10.0.0.2"], Some("10.0.0.1")),
             (&["192.0.2.7:4711"], Some("192.0.2.7")),
             (&["[2001:db8::1]:4711"], Some("2001:db8::1")),
+            (&["[2001:db8::1]"], Some("2001:db8::1")),
+            (&["[::ffff:192.0.2.7]"], Some("192.0.2.7")),
+            (&["[192.0.2.7]"], None),
+            (&["[2001:db8::1"], None),
+            (&["[[2001:db8::1]]"], None),
             (&["192.0.2.7, unknown"], None),
             (&[], None),
         ] {

@@ -49,6 +49,27 @@ async fn each_surface_records_what_it_answered_before_it_is_read() {
 }
 
 #[tokio::test]
+async fn where_a_call_came_from_and_its_name_are_what_the_proxy_states_once() {
+    let demo = Demo::start();
+    let operator = Person::operator(&demo);
+    for (stated, expected) in [
+        ("2001:db8::1", json!("2001:db8::1")),
+        ("[2001:db8::1]", json!("2001:db8::1")),
+        ("[2001:db8::1]:4711", json!("2001:db8::1")),
+        ("[2001:db8::1], 127.0.0.1", json!("2001:db8::1")),
+        ("[2001:db8::1", Value::Null),
+    ] {
+        let request = demo.forward("SK_LIVE", "GET", "/v1/resources").header("x-forwarded-for", stated);
+        let answer = request.header("x-request-id", "first").header("x-request-id", "second").send().await.unwrap();
+        let id = answer.headers()["x-request-id"].to_str().unwrap().to_owned();
+        assert!(answer.status() == 200 && id != "first" && id != "second", "{id}");
+        let recorded = of_request(&operator, &id);
+        let [decision] = recorded.as_slice() else { panic!("{recorded:?}") };
+        assert_eq!(decision.get("address").unwrap_or(&Value::Null), &expected, "{stated}");
+    }
+}
+
+#[tokio::test]
 async fn decisions_are_listed_filtered_shown_counted_and_exported() {
     let demo = Demo::start();
     let operator = Person::operator(&demo);

@@ -22,6 +22,51 @@ async fn each_kind_of_key_may_do_what_the_customers_page_says() {
 }
 
 #[tokio::test]
+async fn a_page_of_any_origin_may_call_with_a_publishable_key() {
+    let demo = Demo::start();
+    // Over plain HTTP, where a publishable key is refused and lives: what a browser is told is the same.
+    let (https, http) = (demo.get("API_URL"), demo.get("API_HTTP_URL"));
+    let certificate = reqwest::Certificate::from_pem(&std::fs::read(demo.get("CA_FILE")).unwrap()).unwrap();
+    let client = keyward::outbound::trusting_the_system().tls_certs_only([certificate]).build().unwrap();
+    let call = |method: &str, url: &str| {
+        let url = format!("{url}/v1/resources");
+        client.request(method.parse().unwrap(), url).header("origin", "https://app.example")
+    };
+    for method in ["GET", "POST", "PATCH", "DELETE"] {
+        let preflight = call("OPTIONS", https).header("access-control-request-method", method);
+        let preflight = preflight.header("access-control-request-headers", "authorization,content-type");
+        let answer = preflight.send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let told = |name: &str| answer.headers()[name].to_str().unwrap().to_lowercase();
+        assert_eq!(told("access-control-allow-origin"), "*");
+        assert!(told("access-control-allow-methods").contains(&method.to_lowercase()), "{method}");
+        assert_eq!(told("access-control-allow-headers"), "authorization,content-type");
+    }
+    let decided = "keyward_decisions_total{outcome=\"unauthenticated\",reason=\"credentials_missing\"} ";
+    assert_eq!(demo.metric(decided).await, 0, "nobody was asked about a preflight");
+    let pk = demo.get("PK_LIVE");
+    for (request, expected) in [
+        (call("GET", https).bearer_auth(pk), 200),
+        (call("POST", https).bearer_auth(pk).json(&json!({ "name": "First" })), 403),
+        (call("GET", https), 401),
+        (call("GET", http).bearer_auth(pk), 403),
+    ] {
+        let answer = request.send().await.unwrap();
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["access-control-allow-origin"]),
+            (expected, &"*".parse().unwrap())
+        );
+        let names = answer.headers()["access-control-expose-headers"].to_str().unwrap().to_lowercase();
+        assert!(names.contains("www-authenticate"), "{names}");
+    }
+    // What is no preflight is a call, and needs a key.
+    let bare = client.request(reqwest::Method::OPTIONS, format!("{https}/v1/resources"));
+    assert_eq!(bare.send().await.unwrap().status(), 401);
+    let half = call("OPTIONS", https).send().await.unwrap();
+    assert_eq!(half.status(), 401);
+}
+
+#[tokio::test]
 async fn the_environment_file_names_an_operator_and_an_owner_who_can_sign_in() {
     let demo = Demo::start();
     let me = async |token: &str| {

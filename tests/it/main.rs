@@ -10,17 +10,22 @@
 )]
 
 mod bad_edits;
+mod caddy;
 mod cli;
 mod cli_online;
 mod clients;
 mod connections;
 mod crash;
 mod dashboard;
+mod decision_log;
 mod decisions;
 mod demo;
+mod envoy;
 mod explain;
 mod fuzz;
+mod haproxy;
 mod harness;
+mod hosts;
 mod insight;
 mod last_used;
 mod lists;
@@ -32,6 +37,7 @@ mod policies;
 mod policy_diff;
 mod policy_files;
 mod policy_test;
+mod proxied;
 mod reload;
 mod replay;
 mod requests;

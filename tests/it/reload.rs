@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::harness::{Demo, PATIENCE, Process, Serve, client, configure, keyward, verdict};
@@ -115,7 +117,7 @@ async fn a_burst_of_500_writes_is_one_activation() {
 async fn sighup_reads_the_files_again() {
     let demo = Demo::start();
     fs::write(demo.policies().join("stop.cedar"), stop("hup")).unwrap();
-    demo.process.signal(rustix::process::Signal::HUP);
+    demo.process.signal(Signal::HUP);
     in_force(&demo, "hup").await;
 }
 
@@ -180,25 +182,69 @@ fn only_a_first_start_without_any_good_revision_fails() {
     assert!(output.contains("docs-api.cedar:1:") && output.contains("no earlier good revision"), "{output}");
 }
 
-#[tokio::test]
-async fn a_file_system_without_events_is_looked_at_by_polling() {
-    // The watcher fails to be set on folders that are not there yet; the poll finds what comes later.
-    let serve = Serve::with(&["reload.poll_secs = 1"]);
-    let policies = serve.folder.path().join("policies");
-    let elsewhere = serve.folder.path().join("mounted");
-    fs::rename(&policies, &elsewhere).unwrap();
-    std::os::unix::fs::symlink(&elsewhere, &policies).unwrap();
-    fs::write(elsewhere.join("stop.cedar"), stop("polled")).unwrap();
-    let client = client();
-    for _ in 0..3_000 {
-        let report: Value =
-            client.get(format!("{}/v1/policies", serve.admin)).send().await.unwrap().json().await.unwrap();
-        if has_policy(&report, "stop-polled") {
+/// `GET /v1/policies` of a daemon.
+async fn report_of(serve: &Serve) -> Value {
+    client().get(format!("{}/v1/policies", serve.admin)).send().await.unwrap().json().await.unwrap()
+}
+
+/// Waits until a daemon has the policy that stops this item.
+async fn in_force_at(serve: &Serve, item: &str) {
+    let (name, until) = (format!("stop-{item}"), Instant::now() + PATIENCE);
+    loop {
+        let report = report_of(serve).await;
+        if has_policy(&report, &name) {
             return;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        assert!(Instant::now() < until, "{report:#}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    panic!("never noticed");
+}
+
+#[tokio::test]
+async fn what_no_event_tells_of_is_found_by_polling() {
+    // Behind a link nobody watches, as on a network file system. One daemon polls and the other, in effect, does not.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let file = elsewhere.path().join("stop.cedar");
+    let save = |item: &str| {
+        fs::write(elsewhere.path().join("new"), stop(item)).unwrap();
+        fs::rename(elsewhere.path().join("new"), &file).unwrap();
+    };
+    save("first");
+    let (polling, listening) = (Serve::with(&["reload.poll_secs = 1"]), Serve::with(&["reload.poll_secs = 3600"]));
+    for serve in [&polling, &listening] {
+        std::os::unix::fs::symlink(&file, serve.folder.path().join("policies/stop.cedar")).unwrap();
+        in_force_at(serve, "first").await;
+    }
+    // Each look of the one is a second in which the other could have heard of it.
+    for item in ["second", "third", "fourth"] {
+        save(item);
+        in_force_at(&polling, item).await;
+        let report = report_of(&listening).await;
+        assert!(has_policy(&report, "stop-first"), "there was an event, so that polling was not needed: {report:#}");
+    }
+    fs::write(listening.folder.path().join("policies/other.cedar"), stop("other")).unwrap();
+    in_force_at(&listening, "other").await;
+    in_force_at(&listening, "fourth").await;
+}
+
+#[tokio::test]
+async fn an_edit_whose_event_was_lost_in_an_overflow_is_noticed() {
+    let serve = Serve::with(&["reload.poll_secs = 3600"]);
+    let folder = serve.folder.path();
+    // Once this is in force, somebody listens.
+    fs::write(folder.join("policies/stop.cedar"), stop("heard")).unwrap();
+    in_force_at(&serve, "heard").await;
+    // While the daemon stands still, the queue of the kernel fills up with what is none of its business.
+    serve.process.signal(Signal::STOP);
+    let room: usize = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap().trim().parse().unwrap();
+    for at in 0..=room {
+        let noise = folder.join(format!("noise{}", at % 2));
+        fs::write(&noise, "").unwrap();
+        fs::remove_file(noise).unwrap();
+    }
+    fs::write(folder.join("policies/stop.cedar"), stop("unheard")).unwrap();
+    serve.process.signal(Signal::CONT);
+    in_force_at(&serve, "unheard").await;
 }
 
 #[tokio::test]
@@ -257,14 +303,5 @@ async fn a_daemon_that_is_started_in_its_own_folder_hears_of_edits() {
     configure(folder.path(), &["reload.poll_secs = 3600"]);
     let serve = Serve::start_within(folder);
     fs::write(serve.folder.path().join("policies/stop.cedar"), stop("here")).unwrap();
-    let until = std::time::Instant::now() + PATIENCE;
-    loop {
-        let url = format!("{}/v1/policies", serve.admin);
-        let report: Value = client().get(url).send().await.unwrap().json().await.unwrap();
-        if has_policy(&report, "stop-here") {
-            break;
-        }
-        assert!(std::time::Instant::now() < until, "{report:#}");
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    in_force_at(&serve, "here").await;
 }

@@ -7,7 +7,8 @@ use crate::harness::{Demo, client};
 /// Status and document of an answer to a raw body.
 async fn ask(demo: &Demo, path: &str, body: impl Into<reqwest::Body>) -> (u16, Value) {
     let url = format!("{}{path}", demo.get("DECISION_URL"));
-    let answer = demo.client.post(url).body(body).send().await.unwrap();
+    let request = demo.client.post(url).header("content-type", "application/json");
+    let answer = request.body(body).send().await.unwrap();
     let status = answer.status().as_u16();
     assert_eq!(answer.headers()["cache-control"], "no-store");
     assert!(answer.headers().contains_key("x-request-id"));
@@ -60,12 +61,42 @@ async fn a_question_that_cannot_be_understood_is_answered_with_its_field_and_wha
     }
     let url = format!("{}/v1/authorize", demo.get("DECISION_URL"));
     // The daemon does not read on, so that the client may be told while it writes, or find the connection closed.
-    if let Ok(large) = client().post(&url).body(vec![b' '; 2 << 20]).send().await {
+    let large = client().post(&url).header("content-type", "application/json");
+    if let Ok(large) = large.body(vec![b' '; 2 << 20]).send().await {
         assert_eq!(large.status(), 413);
     }
     assert_eq!(demo.client.get(&url).send().await.unwrap().status(), 405);
     assert_eq!(demo.client.get(format!("{url}/other")).send().await.unwrap().status(), 404);
     assert_eq!(demo.reason("SK_LIVE", "/v1/resources").await, "allowed", "it serves as before");
+}
+
+#[tokio::test]
+async fn what_a_page_of_another_site_could_send_without_being_asked_is_no_question() {
+    let demo = Demo::start();
+    // It would kill the key.
+    let question =
+        json!({ "token": demo.get("SK_TEST"), "method": "GET", "path": "/v1/resources", "scheme": "http" }).to_string();
+    let batch = format!(r#"{{"items": [{question}]}}"#);
+    for (path, body) in [("/v1/authorize", &question), ("/v1/authorize/batch", &batch)] {
+        for media in
+            ["", "text/plain", "text/plain;charset=UTF-8", "application/x-www-form-urlencoded", "multipart/form-data"]
+        {
+            let request = demo.client.post(format!("{}{path}", demo.get("DECISION_URL"))).body(body.clone());
+            let request = if media.is_empty() { request } else { request.header("content-type", media) };
+            let answer = request.send().await.unwrap();
+            assert_eq!(answer.status(), 415, "{path} {media}");
+            assert_eq!(answer.headers()["content-type"], "application/problem+json");
+            let document: Value = answer.json().await.unwrap();
+            assert_eq!(document["code"], "media_type_unsupported", "{path} {media}");
+            assert!(document["detail"].as_str().unwrap().contains("application/json"), "{document}");
+        }
+    }
+    assert_eq!(demo.reason("SK_TEST", "/v1/resources").await, "allowed");
+    for media in ["application/json; charset=utf-8", "application/vnd.example+json"] {
+        let request = demo.client.post(format!("{}/v1/authorize", demo.get("DECISION_URL")));
+        let answer = request.header("content-type", media).body(question.clone()).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{media}");
+    }
 }
 
 #[tokio::test]

@@ -48,6 +48,10 @@ async fn misuse(decision: &str, admin: &str, tokens: &[String]) -> Vec<String> {
             client.post(format!("{decision}/v1/authorize")).body(format!("{{\"token\": {token}")),
             client
                 .post(format!("{decision}/v1/authorize"))
+                .header("content-type", "application/json")
+                .body(format!("{{\"token\": {token}")),
+            client
+                .post(format!("{decision}/v1/authorize"))
                 .json(&json!({ "token": token, "method": "GET", "path": "/v1/resources" })),
             client.get(format!("{decision}/{token}?{token}")),
             client.get(format!("{admin}/{token}")),
