@@ -69,7 +69,7 @@ async fn form(
     problem: Option<Problem>,
 ) -> Result<Page, Problem> {
     let frame = Frame::about(visitor, Section::Keys, "Create a key", account, mode, Some("/keys/new")).await?;
-    let grid = Grid::new(&visitor.client, &scopes::chosen(&fields)).await?;
+    let grid = Grid::of(&frame.policies(&visitor.client).await?.scopes, &scopes::chosen(&fields));
     let kind = fields.given("kind").unwrap_or("restricted").to_owned();
     let once = match fields.given("once") {
         Some(once) => Zeroizing::new(once.to_owned()),

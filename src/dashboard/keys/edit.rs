@@ -35,7 +35,7 @@ async fn form(visitor: &Visitor, id: &str, given: Option<(&Fields, Problem)>) ->
     let (key, version) = (found.body, found.version);
     let frame = Frame::about(visitor, Section::Keys, "Edit a key", &key.account, key.mode, None).await?;
     let held = given.as_ref().map_or_else(|| key.scopes.clone(), |(fields, _)| scopes::chosen(fields));
-    let grid = Grid::new(&visitor.client, &held).await?;
+    let grid = Grid::of(&frame.policies(&visitor.client).await?.scopes, &held);
     let typed = |field: &str, now: &str| {
         given.as_ref().map_or_else(|| now.to_owned(), |(fields, _)| fields.raw(field).to_owned())
     };

@@ -1,15 +1,18 @@
 //! Trying a call: what it would come to, and why.
 
+use std::sync::Arc;
+
 use askama::Template;
 use axum::extract::RawQuery;
 use serde_json::{Value, json};
 
-use super::{TABS, around, in_force};
+use super::{TABS, around};
 use crate::dashboard::api::{Problem, set};
 use crate::dashboard::decisions::Why;
 use crate::dashboard::fields::Fields;
 use crate::dashboard::frame::{Frame, page as answer};
 use crate::dashboard::visitor::{Answer, Visitor};
+use crate::http::admin::InForce;
 use crate::http::answer::Decided;
 use crate::http::manage::explain::Told;
 
@@ -19,7 +22,7 @@ struct Try {
     frame: Frame,
     here: &'static str,
     fields: Fields,
-    scopes: Vec<String>,
+    in_force: Arc<InForce>,
     chosen: Vec<String>,
     problem: Option<Problem>,
     outcome: Option<Outcome>,
@@ -35,7 +38,7 @@ struct Outcome {
 pub async fn page(visitor: Visitor, RawQuery(query): RawQuery) -> Answer {
     let fields = Fields::read(query.unwrap_or_default().as_bytes())?;
     let frame = around(&visitor, "Try a call").await?;
-    let scopes = in_force(&visitor.client).await?.scopes;
+    let in_force = frame.policies(&visitor.client).await?;
     let chosen: Vec<String> = fields.all("scope").into_iter().map(str::to_owned).collect();
     let tried = match fields.given("path") {
         Some(path) => Some(visitor.client.post::<Told>(&["explain"], &asked(&fields, path)).await),
@@ -49,7 +52,7 @@ pub async fn page(visitor: Visitor, RawQuery(query): RawQuery) -> Answer {
         Some(Err(problem)) if problem.is_about_input_or_gone() => (Some(problem), None),
         Some(Err(problem)) => return Err(problem.into()),
     };
-    Ok(answer(&Try { frame, here: "/policies/try", fields, scopes, chosen, problem, outcome }))
+    Ok(answer(&Try { frame, here: "/policies/try", fields, in_force, chosen, problem, outcome }))
 }
 
 fn asked(fields: &Fields, path: &str) -> Value {
