@@ -78,8 +78,8 @@ pub struct Place {
     pub id: String,
     /// Its name.
     pub name: String,
-    /// Whether it is closed.
-    pub is_closed: bool,
+    /// When it was closed, if it is.
+    pub closed_at: Option<Timestamp>,
     /// Live or test.
     pub mode: Mode,
     /// The same page in the other mode, where it has one.
@@ -162,9 +162,20 @@ impl Frame {
         let can = Operations::on(&visitor.client, "account", &account.id).await?;
         let modes = path
             .map(|path| [Mode::Live, Mode::Test].map(|mode| (mode, format!("/accounts/{}/{mode}{path}", account.id))));
-        let is_closed = account.closed_at.is_some();
-        let place = Place { id: account.id, name: account.name, is_closed, mode, modes, can };
-        Ok(Self { place: Some(place), ..frame })
+        let closed_at = account.closed_at;
+        let closed = closed_at.map(|at| Banner {
+            is_urgent: false,
+            title: format!(
+                "This account was closed {}: its keys are revoked, and nothing in it can be changed. What was done \
+                 stays to be read.",
+                Moment::new(at, frame.now)
+            ),
+            detail: None,
+            link: None,
+        });
+        let banners = frame.banners.into_iter().chain(closed).collect();
+        let place = Place { id: account.id, name: account.name, closed_at, mode, modes, can };
+        Ok(Self { place: Some(place), banners, ..frame })
     }
 
     /// A moment, seen from when the page was made.
@@ -175,6 +186,11 @@ impl Frame {
     /// Whether the visitor may do this to the account that the page is about.
     pub fn can_here(&self, operation: &str) -> bool {
         self.place.as_ref().is_some_and(|place| place.can.has(operation))
+    }
+
+    /// Whether the account that the page is about is closed.
+    pub fn is_closed(&self) -> bool {
+        self.place.as_ref().is_some_and(|place| place.closed_at.is_some())
     }
 
     /// Whether the page is about test data.
