@@ -1,5 +1,6 @@
 //! Trying a call: what it would come to, and why.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use askama::Template;
@@ -40,8 +41,9 @@ pub async fn page(visitor: Visitor, RawQuery(query): RawQuery) -> Answer {
     let frame = around(&visitor, "Try a call").await?;
     let in_force = frame.policies(&visitor.client).await?;
     let chosen: Vec<String> = fields.all("scope").into_iter().map(str::to_owned).collect();
-    let tried = match fields.given("path") {
-        Some(path) => Some(visitor.client.post::<Told>(&["explain"], &asked(&fields, path)).await),
+    let tried = match fields.given("path").map(|path| asked(&fields, path)) {
+        Some(Ok(asked)) => Some(visitor.client.post::<Told>(&["explain"], &asked).await),
+        Some(Err(problem)) => Some(Err(problem)),
         None => None,
     };
     let (problem, outcome) = match tried {
@@ -55,12 +57,16 @@ pub async fn page(visitor: Visitor, RawQuery(query): RawQuery) -> Answer {
     Ok(answer(&Try { frame, here: "/policies/try", fields, in_force, chosen, problem, outcome }))
 }
 
-fn asked(fields: &Fields, path: &str) -> Value {
+fn asked(fields: &Fields, path: &str) -> Result<Value, Problem> {
     let mut asked = json!({ "method": fields.given("method").unwrap_or("GET"), "path": path });
-    for name in ["scheme", "ip"] {
-        if let Some(value) = fields.given(name) {
-            set(&mut asked, name, value);
-        }
+    if let Some(scheme) = fields.given("scheme") {
+        set(&mut asked, "scheme", scheme);
+    }
+    if let Some(text) = fields.given("ip") {
+        let address: Result<IpAddr, _> = text.parse();
+        let wrong =
+            |_| Problem::invalid("ip", format!("“{text}” is no address. Give one such as 203.0.113.7, or none."));
+        set(&mut asked, "ip", address.map_err(wrong)?.to_string());
     }
     match fields.text("who") {
         "" | "nobody" => {}
@@ -71,5 +77,5 @@ fn asked(fields: &Fields, path: &str) -> Value {
             set(&mut asked, "suppose", json!({ "kind": kind, "mode": mode, "scopes": scopes }));
         }
     }
-    asked
+    Ok(asked)
 }
