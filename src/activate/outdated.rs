@@ -1,5 +1,6 @@
 //! Files that do not come into force: they are refused, or wait for approval; and what ends that.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -39,7 +40,8 @@ impl Activator {
         let (comparison, git) = (comparison.clone().unwrap_or_else(Comparison::untold), git.clone());
         let now = Timestamp::now();
         let digest = candidate.bundle.digest();
-        let waiting = Waiting { digest, since: now, comparison, git };
+        let bundle = Arc::new(candidate.bundle.clone());
+        let waiting = Waiting { digest, since: now, comparison, git, bundle };
         turn.waiting = Some(candidate);
         if self.report().waiting.as_ref().is_some_and(|before| before.digest == digest) {
             return;

@@ -1,12 +1,14 @@
 //! What is in force, and what is not: as `GET /v1/policies` shows it.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::compare::Comparison;
 use super::git::Commit;
 use super::history::Rollback;
-use crate::policy::{Digest, Rejection};
+use crate::policy::{Bundle, Digest, Rejection};
 use crate::prove::Proof;
 
 /// Where a revision came from.
@@ -62,6 +64,9 @@ pub struct Waiting {
     /// Who wrote them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub git: Option<Commit>,
+    /// What they say, for whoever may read it: the report is for everybody.
+    #[serde(skip)]
+    pub bundle: Arc<Bundle>,
 }
 
 /// What is in force, and what is not.

@@ -86,7 +86,7 @@ impl Activator {
         let (kept, last) = opened.await?;
         let read = files.read().await;
         let widening = settings.config.widening;
-        let beginning = begin(&vetter, widening, &kept, last, &read).await?;
+        let beginning = begin(&vetter, &files, widening, &kept, last, &read).await?;
         let (revision, source) = match &beginning {
             Beginning::New(candidate) => (Arc::clone(&candidate.revision), Source::Files),
             Beginning::Again(revision, source) => (Arc::clone(revision), *source),
@@ -152,12 +152,13 @@ impl Activator {
 
 async fn begin(
     vetter: &Vetter,
+    files: &Files,
     widening: Widening,
     kept: &Kept,
     last: Option<(Entry, Bundle)>,
     read: &Result<Bundle, Rejection>,
 ) -> Result<Beginning, StartError> {
-    let Some((entry, bundle)) = last else { return begin_anew(vetter, read).await };
+    let Some((entry, bundle)) = last else { return begin_anew(vetter, files, read).await };
     let is_on_disk = read.as_ref().is_ok_and(|read| read.digest() == entry.digest);
     let rejection = match vetter.vet(&bundle).await.map_err(Failure::into_rejection) {
         Ok(revision) => {
@@ -179,13 +180,14 @@ async fn begin(
     if widening == Widening::Confirm {
         return Err(StartError::Uncompared(entry.digest, rejection));
     }
-    begin_anew(vetter, read).await
+    begin_anew(vetter, files, read).await
 }
 
 /// With the files, compared with nothing.
-async fn begin_anew(vetter: &Vetter, read: &Result<Bundle, Rejection>) -> Result<Beginning, StartError> {
+async fn begin_anew(vetter: &Vetter, files: &Files, read: &Result<Bundle, Rejection>) -> Result<Beginning, StartError> {
     let bundle = read.as_ref().map_err(|rejection| StartError::Refused(rejection.clone()))?.clone();
-    let vetted = vetter.vet(&bundle).await.map_err(|failure| StartError::Refused(failure.into_rejection()))?;
-    let candidate = Candidate { bundle, revision: Arc::new(vetted), proof: None, comparison: None, git: None };
+    let (vetted, git) = tokio::join!(vetter.vet(&bundle), files.commit_of(&bundle));
+    let revision = Arc::new(vetted.map_err(|failure| StartError::Refused(failure.into_rejection()))?);
+    let candidate = Candidate { bundle, revision, proof: None, comparison: None, git };
     Ok(Beginning::New(Box::new(candidate)))
 }

@@ -70,6 +70,8 @@ pub(super) fn activated(entry: &Entry, before: &Active, by: &By) -> Event {
         event = event.with("difference", summary);
     }
     match &entry.git {
+        // Whoever wrote the last commit did not write what nobody committed.
+        Some(git) if git.uncommitted => event.with("not_committed_on_top_of", &git.commit),
         Some(git) => event.with("commit", &git.commit).with("author", &git.author),
         None => event,
     }

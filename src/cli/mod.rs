@@ -36,6 +36,8 @@ mod files;
 mod keys;
 mod leaks;
 mod members;
+#[cfg(test)]
+mod named;
 mod offline;
 mod online;
 mod policy;

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::configuration::Configuration;
 use super::{CONFIGURATION, Failure};
 use crate::authorize::STACK;
-use crate::config::{Config, Log, ProxyStyle};
+use crate::config::{Config, Log, ProxyStyle, Widening};
 use crate::daemon::{Daemon, StartError};
 use crate::{demo, telemetry};
 
@@ -38,6 +38,9 @@ pub(super) struct Demo {
     /// The headers in which a proxy in front states the call: x-forwarded, x-original or envoy
     #[arg(long, value_name = "STYLE", default_value = "x-forwarded", value_parser = proxy_style)]
     proxy_style: ProxyStyle,
+    /// Have edits of the policies wait for an approval, where somebody could do more
+    #[arg(long)]
+    confirm_widening: bool,
 }
 
 fn proxy_style(text: &str) -> Result<ProxyStyle, String> {
@@ -101,6 +104,7 @@ pub(super) fn demo(given: Demo) -> Result<(), Failure> {
         api_addr: given.api_addr,
         api_http_addr: given.api_http_addr,
         proxy_style: given.proxy_style,
+        widening: if given.confirm_widening { Widening::Confirm } else { Widening::Allow },
     };
     run(async {
         let stop = on_signal()?;

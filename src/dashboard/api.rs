@@ -205,7 +205,8 @@ impl Call<'_> {
         }
         let status = response.status();
         let problem: Result<Problem, Problem> = read(response).await;
-        let said = problem.map(|problem| Problem { detail: sentence(problem.detail), ..problem });
+        let said = problem
+            .map(|problem| Problem { detail: sentence(without(problem.field.as_deref(), &problem.detail)), ..problem });
         Err(said.unwrap_or_else(|_| Problem::internal(&format!("the API answered {status}"))))
     }
 }
@@ -217,11 +218,16 @@ pub fn set(body: &mut Value, name: &str, value: impl Into<Value>) {
     }
 }
 
+/// What the API says of a field, without the name that programs know the field by.
+fn without<'a>(field: Option<&str>, said: &'a str) -> &'a str {
+    field.and_then(|field| said.strip_prefix(field)?.strip_prefix(": ")).unwrap_or(said)
+}
+
 /// What the API says, as a sentence of a page: it says it to programs, without a capital. A file's name keeps its letters.
-fn sentence(said: String) -> String {
+fn sentence(said: &str) -> String {
     let first = said.split(' ').next().unwrap_or_default();
     if said.contains('\n') || !first.bytes().all(|byte| byte.is_ascii_alphabetic()) {
-        return said;
+        return said.to_owned();
     }
     let end = if said.ends_with(|last: char| last.is_alphanumeric() || last == ')') { "." } else { "" };
     let mut letters = said.chars();
@@ -236,7 +242,7 @@ async fn read<T: DeserializeOwned>(response: Response<Body>) -> Result<T, Proble
 
 #[cfg(test)]
 mod tests {
-    use super::sentence;
+    use super::{sentence, without};
 
     #[test]
     fn what_the_api_says_is_a_sentence_on_a_page() {
@@ -248,7 +254,10 @@ mod tests {
             ("error: a\n  b", "error: a\n  b"),
             ("", ""),
         ] {
-            assert_eq!(sentence(said.to_owned()), expected);
+            assert_eq!(sentence(said), expected);
         }
+        let said = "scopes: a restricted key needs at least one scope";
+        assert_eq!(sentence(without(Some("scopes"), said)), "A restricted key needs at least one scope.");
+        assert_eq!(without(Some("name"), said), said);
     }
 }

@@ -143,7 +143,7 @@ async fn list(visitor: &Visitor, frame: Frame, base: String, whose: &[(&str, &st
     let mut asked = whose.to_vec();
     asked.extend([("outcome", outcome), ("reason", reason), ("action", action), ("after", after), ("limit", PAGE)]);
     let (decisions, next) = get(&visitor.client, &asked, frame.now).await?;
-    let routes = super::policies::in_force(&visitor.client).await?.routes;
+    let in_force = frame.policies(&visitor.client).await?;
     Ok(answer(&Page {
         live: format!("{base}/live{}", with(std::iter::empty(), "outcome", outcome)),
         is_filtered: !(outcome.is_empty() && reason.is_empty() && action.is_empty()),
@@ -153,7 +153,7 @@ async fn list(visitor: &Visitor, frame: Frame, base: String, whose: &[(&str, &st
         reason: reason.to_owned(),
         action: action.to_owned(),
         reasons: Reason::ALL.iter().map(|reason| reason.as_str()).collect(),
-        actions: routes.into_iter().map(|route| route.action).collect(),
+        actions: in_force.routes.iter().map(|route| route.action.clone()).collect(),
         frame,
         base,
         decisions,

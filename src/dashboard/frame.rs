@@ -1,5 +1,7 @@
 //! What is around every page: who is signed in, where they are, where else they can go, and what they should know.
 
+use std::sync::Arc;
+
 use askama::Template;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
@@ -8,11 +10,12 @@ use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use super::access::Operations;
-use super::api::Problem;
+use super::api::{Client, Problem};
 use super::assets;
 use super::session::{Notice, random};
 use super::show::Moment;
 use super::visitor::Visitor;
+use crate::http::admin::InForce;
 use crate::http::manage::view::AccountView;
 use crate::key::Mode;
 
@@ -75,8 +78,8 @@ pub struct Place {
     pub id: String,
     /// Its name.
     pub name: String,
-    /// Whether it is closed.
-    pub is_closed: bool,
+    /// When it was closed, if it is.
+    pub closed_at: Option<Timestamp>,
     /// Live or test.
     pub mode: Mode,
     /// The same page in the other mode, where it has one.
@@ -107,27 +110,10 @@ pub struct Frame {
     pub notices: Vec<Notice>,
     /// What should be.
     pub banners: Vec<Banner>,
+    /// What is in force, for whoever banners tell of it.
+    policies: Option<Arc<InForce>>,
     /// When the page was made.
     pub now: Timestamp,
-}
-
-/// What of the policies in force a banner tells.
-#[derive(serde::Deserialize)]
-struct Standing {
-    refused: Option<Refused>,
-    waiting: Option<Waiting>,
-}
-
-#[derive(serde::Deserialize)]
-struct Refused {
-    since: Timestamp,
-    diagnostics: String,
-}
-
-#[derive(serde::Deserialize)]
-struct Waiting {
-    since: Timestamp,
-    digest: String,
 }
 
 impl Frame {
@@ -135,7 +121,8 @@ impl Frame {
     pub async fn new(visitor: &Visitor, section: Section, title: impl Into<String>) -> Result<Self, Problem> {
         let now = Timestamp::now();
         let can = Operations::on_installation(&visitor.client).await?;
-        let banners = if can.has("listRevisions") { policy_banners(visitor, now).await? } else { Vec::new() };
+        let policies = if can.has("listRevisions") { Some(policies(&visitor.client).await?) } else { None };
+        let banners = policies.as_deref().map(|policies| policy_banners(policies, now)).unwrap_or_default();
         Ok(Self {
             title: title.into(),
             who: visitor.me.name.clone(),
@@ -147,8 +134,17 @@ impl Frame {
             can,
             notices: visitor.told(),
             banners,
+            policies,
             now,
         })
+    }
+
+    /// What is in force: as the banners tell of it, where they do.
+    pub async fn policies(&self, client: &Client) -> Result<Arc<InForce>, Problem> {
+        match &self.policies {
+            Some(policies) => Ok(Arc::clone(policies)),
+            None => policies(client).await,
+        }
     }
 
     /// Around a page about an account, in a mode. `path` is what follows the mode in the page's address, where it is about
@@ -166,9 +162,20 @@ impl Frame {
         let can = Operations::on(&visitor.client, "account", &account.id).await?;
         let modes = path
             .map(|path| [Mode::Live, Mode::Test].map(|mode| (mode, format!("/accounts/{}/{mode}{path}", account.id))));
-        let is_closed = account.closed_at.is_some();
-        let place = Place { id: account.id, name: account.name, is_closed, mode, modes, can };
-        Ok(Self { place: Some(place), ..frame })
+        let closed_at = account.closed_at;
+        let closed = closed_at.map(|at| Banner {
+            is_urgent: false,
+            title: format!(
+                "This account was closed {}: its keys are revoked, and nothing in it can be changed. What was done \
+                 stays to be read.",
+                Moment::new(at, frame.now)
+            ),
+            detail: None,
+            link: None,
+        });
+        let banners = frame.banners.into_iter().chain(closed).collect();
+        let place = Place { id: account.id, name: account.name, closed_at, mode, modes, can };
+        Ok(Self { place: Some(place), banners, ..frame })
     }
 
     /// A moment, seen from when the page was made.
@@ -179,6 +186,11 @@ impl Frame {
     /// Whether the visitor may do this to the account that the page is about.
     pub fn can_here(&self, operation: &str) -> bool {
         self.place.as_ref().is_some_and(|place| place.can.has(operation))
+    }
+
+    /// Whether the account that the page is about is closed.
+    pub fn is_closed(&self) -> bool {
+        self.place.as_ref().is_some_and(|place| place.closed_at.is_some())
     }
 
     /// Whether the page is about test data.
@@ -219,19 +231,22 @@ impl Frame {
     }
 }
 
+async fn policies(client: &Client) -> Result<Arc<InForce>, Problem> {
+    client.get(&["policies"], &[]).await.map(Arc::new)
+}
+
 /// What is not in force although it was saved.
-async fn policy_banners(visitor: &Visitor, now: Timestamp) -> Result<Vec<Banner>, Problem> {
-    let standing: Standing = visitor.client.get(&["policies"], &[]).await?;
-    let refused = standing.refused.map(|refused| Banner {
+fn policy_banners(in_force: &InForce, now: Timestamp) -> Vec<Banner> {
+    let refused = in_force.report.refused.as_ref().map(|refused| Banner {
         is_urgent: true,
         title: format!(
             "An edit of the policies was refused {}. What was in force before goes on serving.",
             Moment::new(refused.since, now)
         ),
-        detail: Some(refused.diagnostics),
+        detail: Some(refused.diagnostics.clone()),
         link: Some(("/policies".into(), "Look at the policies")),
     });
-    let waiting = standing.waiting.map(|waiting| Banner {
+    let waiting = in_force.report.waiting.as_ref().map(|waiting| Banner {
         is_urgent: false,
         title: format!(
             "An edit of the policies waits for approval since {}: somebody could do more.",
@@ -240,7 +255,7 @@ async fn policy_banners(visitor: &Visitor, now: Timestamp) -> Result<Vec<Banner>
         detail: None,
         link: Some((format!("/policies/history/{}", waiting.digest), "Look at it")),
     });
-    Ok(refused.into_iter().chain(waiting).collect())
+    refused.into_iter().chain(waiting).collect()
 }
 
 /// A page as an answer.

@@ -7,7 +7,7 @@ use super::api::Problem;
 use super::chart::Day;
 use super::decisions::{self, Decision};
 use super::frame::{Frame, Section, page as answer};
-use super::keys::{Shown, list::concerns};
+use super::keys::list::{Concerned, concerns};
 use super::visitor::{Answer, Failure, Visitor, see_other};
 use crate::http::manage::decisions::{Outcomes, TopAddress, TopDecisions, TopKey, TopRoute};
 use crate::http::manage::figures::Figures;
@@ -99,7 +99,7 @@ struct OfAccount {
     day: Option<Day>,
     lists: Vec<Busiest>,
     decisions: Vec<Decision>,
-    concerns: Vec<Shown>,
+    concerns: Vec<Concerned>,
     more_concerns: u64,
 }
 

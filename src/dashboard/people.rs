@@ -38,7 +38,7 @@ struct Team {
 pub async fn team(visitor: Visitor, Path(account): Path<String>) -> Answer {
     let frame = Frame::about(&visitor, Section::Team, "Team", &account, Mode::Live, None).await?;
     let members: ListOf<Member> = visitor.client.get(&["accounts", &account, "members"], &[]).await?;
-    let can_change = frame.place.as_ref().is_some_and(|place| place.can.has("setMember") && !place.is_closed);
+    let can_change = frame.can_here("setMember") && !frame.is_closed();
     Ok(answer(&Team { frame, account, members: members.items, me: visitor.me.id.clone(), can_change }))
 }
 
@@ -48,6 +48,23 @@ pub async fn set_member(Path((account, user)): Path<(String, String)>, Posted { 
     let call = visitor.client.call(Method::PUT, &["accounts", &account, "members", &user], &[]);
     let done = call.body(&json!({ "role": fields.text("role") })).response().await.map(drop);
     told(&visitor, done, "The team is changed.", &format!("/accounts/{account}/team"))
+}
+
+#[derive(Template)]
+#[template(path = "people/remove.html")]
+struct Remove {
+    frame: Frame,
+    account: String,
+    member: Member,
+    is_me: bool,
+}
+
+/// The page that asks whether to take a person's role away.
+pub async fn remove_page(visitor: Visitor, Path((account, user)): Path<(String, String)>) -> Answer {
+    let frame = Frame::about(&visitor, Section::Team, "Remove a member", &account, Mode::Live, None).await?;
+    let members: ListOf<Member> = visitor.client.get(&["accounts", &account, "members"], &[]).await?;
+    let member = members.items.into_iter().find(|member| member.user == user).ok_or_else(Problem::not_found)?;
+    Ok(answer(&Remove { frame, account, is_me: member.user == visitor.me.id, member }))
 }
 
 /// Takes a person's role away.

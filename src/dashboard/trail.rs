@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use super::api::{Client, Problem};
 use super::fields::Fields;
 use super::frame::{Frame, Section, page as answer};
+use super::policies::{short, short_commit};
 use super::show::{Moment, with};
 use super::visitor::{Answer, Visitor};
 use crate::http::manage::view::{EventView, Member, Page as ListOf, UserView};
@@ -30,17 +31,71 @@ pub struct Happening {
 }
 
 /// What people are called, by their ids, as far as the reader may know.
-type Names = HashMap<String, String>;
+pub struct Names {
+    known: HashMap<String, String>,
+    /// What somebody is called whom the reader may not know; none where everybody may be known, and an id says more.
+    others: Option<&'static str>,
+}
 
-/// Members of the account, and everybody: whoever may not see people sees their ids.
-async fn names(client: &Client, account: Option<&str>) -> Arc<Names> {
-    let people: ListOf<UserView> = client.get(&["users"], &[("limit", "1000")]).await.unwrap_or_default();
-    let mut named: Names = people.items.into_iter().map(|person| (person.id, person.name)).collect();
-    if let Some(account) = account {
-        let members: ListOf<Member> = client.get(&["accounts", account, "members"], &[]).await.unwrap_or_default();
-        named.extend(members.items.into_iter().map(|member| (member.user, member.name)));
+impl Names {
+    /// Everybody or, where the reader may not see everybody, the members of the account.
+    pub async fn get(client: &Client, account: Option<&str>) -> Self {
+        let people: Result<ListOf<UserView>, Problem> = client.get(&["users"], &[("limit", "1000")]).await;
+        if let Ok(people) = people {
+            let known = people.items.into_iter().map(|person| (person.id, person.name)).collect();
+            return Self { known, others: None };
+        }
+        let members: ListOf<Member> = match account {
+            Some(account) => client.get(&["accounts", account, "members"], &[]).await.unwrap_or_default(),
+            None => ListOf::default(),
+        };
+        let known = members.items.into_iter().map(|member| (member.user, member.name)).collect();
+        Self { known, others: Some("an operator, or a former member") }
     }
-    Arc::new(named)
+
+    /// What the person of this id is called.
+    fn of(&self, id: &str) -> String {
+        self.known.get(id).map(String::as_str).or(self.others).unwrap_or(id).to_owned()
+    }
+
+    /// Whoever did something.
+    pub fn who(&self, actor: &Actor) -> String {
+        match actor {
+            Actor::User(id) => self.of(id),
+            Actor::Console => "the console".into(),
+            Actor::Call => "a call".into(),
+            Actor::Daemon => "Keyward".into(),
+            Actor::Anonymous => "nobody known".into(),
+        }
+    }
+}
+
+/// Something more that an event says.
+pub struct Detail {
+    /// What it is about.
+    pub name: String,
+    /// What it says, line by line.
+    pub lines: Vec<String>,
+    /// Where there is more.
+    pub href: Option<String>,
+}
+
+impl Detail {
+    fn new(name: &str, value: &str) -> Self {
+        let is_digest = matches!(name, "digest" | "before");
+        let said = if is_digest {
+            short(value).to_owned()
+        } else if matches!(name, "commit" | "not_committed_on_top_of") {
+            short_commit(value).to_owned()
+        } else {
+            value.parse().map_or_else(|_| value.to_owned(), |at| Moment::new(at, at).exact())
+        };
+        Self {
+            name: name.replace('_', " "),
+            lines: said.split("; ").map(str::to_owned).collect(),
+            href: is_digest.then(|| format!("/policies/history/{value}")),
+        }
+    }
 }
 
 impl Happening {
@@ -55,14 +110,8 @@ impl Happening {
     }
 
     /// Who did it.
-    pub fn who(&self) -> &str {
-        match &self.view.event.actor {
-            Actor::User(id) => self.names.get(&**id).map_or(id, String::as_str),
-            Actor::Console => "the console",
-            Actor::Call => "a call",
-            Actor::Daemon => "Keyward",
-            Actor::Anonymous => "nobody known",
-        }
+    pub fn who(&self) -> String {
+        self.names.who(&self.view.event.actor)
     }
 
     /// From where.
@@ -77,14 +126,12 @@ impl Happening {
 
     /// The person that it is about.
     pub fn user(&self) -> Option<String> {
-        let id = self.view.event.user?.to_string();
-        Some(self.names.get(&id).cloned().unwrap_or(id))
+        Some(self.names.of(&self.view.event.user?.to_string()))
     }
 
     /// What else there is to say.
-    pub fn detail(&self) -> String {
-        let pairs = self.view.event.detail.iter().map(|(name, value)| format!("{name}: {value}"));
-        pairs.collect::<Vec<_>>().join("; ")
+    pub fn details(&self) -> Vec<Detail> {
+        self.view.event.detail.iter().map(|(name, value)| Detail::new(name, value)).collect()
     }
 }
 
@@ -97,7 +144,7 @@ pub async fn get(
     now: Timestamp,
 ) -> Result<(Vec<Happening>, Option<String>), Problem> {
     let page: ListOf<EventView> = client.get(path, query).await?;
-    let names = names(client, account).await;
+    let names = Arc::new(Names::get(client, account).await);
     let happening = |view| Happening { view, names: Arc::clone(&names), now };
     Ok((page.items.into_iter().map(happening).collect(), page.next))
 }
@@ -159,4 +206,38 @@ async fn export(visitor: &Visitor, path: &[&str]) -> Answer {
     let name = HeaderValue::from_static("attachment; filename=\"keyward-events.jsonl\"");
     response.headers_mut().insert(CONTENT_DISPOSITION, name);
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn details_are_told_to_people() {
+        for (name, value, shown, is_linked) in [
+            ("old_secret_ends_at", "2026-11-26T03:33:16.217851662Z", vec!["26 November 2026, 03:33:16 UTC"], false),
+            ("digest", "0123456789abcdef", vec!["01234567"], true),
+            ("commit", "0123456789abcdef", vec!["0123456"], false),
+            ("difference", "1 widened; 2 unchanged", vec!["1 widened", "2 unchanged"], false),
+            ("name", "2026", vec!["2026"], false),
+        ] {
+            let detail = Detail::new(name, value);
+            assert_eq!(
+                (detail.lines, detail.href.is_some()),
+                (shown.into_iter().map(String::from).collect(), is_linked)
+            );
+            assert!(!detail.name.contains('_'));
+        }
+    }
+
+    #[test]
+    fn whom_a_reader_may_not_know_has_no_name_and_no_id() {
+        let known = HashMap::from([("usr_1".to_owned(), "Ada".to_owned())]);
+        let member = Names { known: known.clone(), others: Some("an operator, or a former member") };
+        let operator = Names { known, others: None };
+        let (ada, other) = (Actor::User("usr_1".into()), Actor::User("usr_2".into()));
+        assert_eq!((member.who(&ada), operator.who(&ada)), ("Ada".into(), "Ada".into()));
+        assert_eq!(member.who(&other), "an operator, or a former member");
+        assert_eq!(operator.who(&other), "usr_2", "nobody is called so any more");
+    }
 }

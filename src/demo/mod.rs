@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-use crate::config::{Config, ProxyStyle};
+use crate::config::{Config, ProxyStyle, Widening};
 use crate::daemon::{self, Daemon};
 use crate::http::serve::{Limits, Server};
 use crate::key::{AccountId, Cost, Kind, Mode, NewKey};
@@ -53,6 +53,8 @@ pub struct Options {
     pub api_http_addr: SocketAddr,
     /// Which headers a proxy in front would use.
     pub proxy_style: ProxyStyle,
+    /// What becomes of an edit under which somebody may do more.
+    pub widening: Widening,
 }
 
 /// Why there is no demo.
@@ -142,6 +144,7 @@ fn config(options: &Options, data: &Path) -> Config {
     config.decision.addr = options.decision_addr;
     config.decision.proxy_style = options.proxy_style;
     config.admin.addr = options.admin_addr;
+    config.policies.widening = options.widening;
     config
 }
 

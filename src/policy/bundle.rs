@@ -27,7 +27,7 @@ const DEEPEST: usize = 8;
 const READINGS: usize = 5;
 
 /// Every schema, policy and policy-test file by its relative path, `schemas/…` or `policies/…`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Bundle {
     files: BTreeMap<String, String>,

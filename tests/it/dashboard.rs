@@ -10,4 +10,5 @@ mod forgery;
 mod hostile;
 mod sessions;
 mod visit;
+mod words;
 mod world;

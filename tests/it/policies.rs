@@ -352,9 +352,15 @@ async fn who_wrote_a_revision_is_known_where_it_is_committed() {
     assert_eq!((&git(1)["subject"], &git(1)["uncommitted"]), (&json!("Begin"), &json!(true)), "{history:#?}");
     assert_eq!((&git(0)["subject"], &git(0)["uncommitted"]), (&json!("Stop b"), &json!(false)), "{history:#?}");
     assert_eq!(git(0)["author"], "Ada");
-    assert!(running.operator().done(&["policy", "history"]).contains("Ada"));
-    let events = running.events().await;
-    assert!(events.iter().any(|event| event["detail"]["author"] == "Ada"), "{events:#?}");
+    // So is the first one, which was not an edit.
+    assert_eq!((&git(2)["author"], &git(2)["uncommitted"]), (&json!("Ada"), &json!(false)), "{history:#?}");
+    let told = running.operator().done(&["policy", "history"]);
+    let commit = &git(1)["commit"].as_str().unwrap()[..7];
+    let expected = [" Ada ", &format!("not committed, on top of {commit} (Ada)"), " Ada "];
+    let rows: Vec<_> = told.lines().skip(1).collect();
+    assert!(rows.len() == 3 && rows.iter().zip(expected).all(|(row, expected)| row.contains(expected)), "{told}");
+    let authors: Vec<_> = running.events().await.iter().map(|event| event["detail"]["author"].clone()).collect();
+    assert_eq!(authors, [json!("Ada"), Value::Null, json!("Ada")], "nobody has written what is not committed");
 }
 
 #[tokio::test]
@@ -544,6 +550,17 @@ async fn what_widens_waits_until_it_is_approved_and_what_does_not_is_in_force_at
     );
     assert_eq!(running.order("approve", &first).await, (409, json!("revision_not_waiting")));
     assert_eq!(running.order("approve", "0123").await, (400, json!("request_invalid")));
+    // Whoever is to approve it can read it.
+    let whole = running.get(&format!("/v1/policies/history/{}", &waiting[..8])).await;
+    assert_eq!(
+        (&whole["digest"], &whole["waiting"], &whole["in_force"]),
+        (&json!(waiting), &json!(true), &json!(false))
+    );
+    assert!(whole["files"].to_string().contains("open-listWebhooks"), "{whole:#}");
+    assert!(whole["comparison"]["summary"].to_string().contains("GET /v1/webhooks"), "{whole:#}");
+    let told = running.operator().done(&["policy", "show", &waiting[..8], "--diff"]);
+    assert!(told.contains("+@id(\"open-listWebhooks\")") && !told.contains("+@id(\"stop-a\")"), "{told}");
+    assert!(running.operator().done(&["policy", "show", &waiting[..8]]).contains("waits for approval"));
 
     assert!(running.operator().done(&["policy", "approve", &waiting[..8]]).contains("In force"));
     // What was said to be done is done, whatever happens then.
@@ -554,6 +571,7 @@ async fn what_widens_waits_until_it_is_approved_and_what_does_not_is_in_force_at
     assert_eq!(running.order("approve", &waiting).await, (409, json!("revision_not_waiting")));
     let history = running.history().await;
     assert_eq!((&history[0]["cause"], &history[0]["by"]["type"]), (&json!("approval"), &json!("user")));
+    assert!(running.get(&format!("/v1/policies/history/{waiting}")).await.get("waiting").is_none());
 
     let events = running.events().await;
     let expected = ["policy.activated", "policy.activated", "policy.waiting", "policy.approved", "policy.activated"];

@@ -14,6 +14,8 @@ use crate::policy::ShortDigest;
 
 /// Digits of a digest that are shown.
 const SHOWN: usize = 12;
+/// Digits of a commit's name that are shown, as git shows them.
+const SHOWN_OF_COMMIT: usize = 7;
 /// Lines of a difference around what differs.
 const AROUND: usize = 3;
 
@@ -60,7 +62,7 @@ const LINES: [Column; 6] = [
     ("revision", |revision| text(revision, "/digest")),
     ("since", |revision| second(revision, "/since")),
     ("for", lasted),
-    ("how", |revision| text(revision, "/cause")),
+    ("how", |revision| if waits(revision) { "waits for approval".into() } else { text(revision, "/cause") }),
     ("by", by),
     ("commit", commit),
 ];
@@ -80,7 +82,7 @@ pub(super) fn show(given: &Show) -> Result<(), Failure> {
     };
     let other = if other.is_empty() {
         let list = client.get(&["policies", "history"], &[])?;
-        find(&before(items(&list), &text(&revision, "/digest"))?)?
+        find(&before(items(&list), &revision)?)?
     } else {
         find(&named(other)?)?
     };
@@ -122,11 +124,12 @@ pub(super) fn named(digest: &str) -> Result<String, Failure> {
     digest.map(|digest| digest.to_string()).map_err(|error| Failure::of(COMMAND_LINE, error.to_string()))
 }
 
-/// The revision that was in force before this one last came into force.
-fn before(revisions: &[Value], digest: &str) -> Result<String, Failure> {
+/// The revision that was in force before this one last came into force, or that this one waits to follow.
+fn before(revisions: &[Value], revision: &Value) -> Result<String, Failure> {
     let digests: Vec<String> = revisions.iter().map(|revision| text(revision, "/digest")).collect();
-    let at = digests.iter().position(|found| found == digest);
-    let earlier = at.and_then(|at| digests.get(at + 1));
+    let digest = text(revision, "/digest");
+    let at = digests.iter().position(|found| *found == digest).map(|at| at + 1);
+    let earlier = if waits(revision) { digests.first() } else { at.and_then(|at| digests.get(at)) };
     earlier.cloned().ok_or_else(|| Failure::of(NO_SUCH_THING, "no revision that is kept was in force before this one"))
 }
 
@@ -141,6 +144,10 @@ fn lasted(revision: &Value) -> String {
     if text(revision, "/in_force") == "yes" { format!("{time}, in force") } else { time }
 }
 
+fn waits(revision: &Value) -> bool {
+    text(revision, "/waiting") == "yes"
+}
+
 /// A time in its largest whole unit.
 pub(super) fn roughly(seconds: u64) -> String {
     let units = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
@@ -150,8 +157,15 @@ pub(super) fn roughly(seconds: u64) -> String {
 
 /// Whoever ordered it, else whoever wrote it.
 fn by(revision: &Value) -> String {
-    let by = ["/by/id", "/by/type", "/git/author"].map(|place| text(revision, place));
-    by.into_iter().find(|name| !name.is_empty()).unwrap_or_default()
+    let by = ["/by/id", "/by/type"].map(|place| text(revision, place)).into_iter().find(|name| !name.is_empty());
+    by.or_else(|| uncommitted(revision)).unwrap_or_else(|| text(revision, "/git/author"))
+}
+
+/// What is said of files that nobody has committed: whoever wrote the last commit did not write them.
+fn uncommitted(revision: &Value) -> Option<String> {
+    let commit: String = text(revision, "/git/commit").chars().take(SHOWN_OF_COMMIT).collect();
+    let is_uncommitted = text(revision, "/git/uncommitted") == "yes";
+    is_uncommitted.then(|| format!("not committed, on top of {commit} ({})", text(revision, "/git/author")))
 }
 
 pub(super) fn commit(revision: &Value) -> String {
@@ -159,8 +173,8 @@ pub(super) fn commit(revision: &Value) -> String {
     if commit.is_empty() {
         return commit;
     }
-    let and = if text(revision, "/git/uncommitted") == "yes" { ", and changes that are not committed" } else { "" };
-    format!("{commit} {}: {}{and}", text(revision, "/git/author"), text(revision, "/git/subject"))
+    let committed = || format!("{commit} {}: {}", text(revision, "/git/author"), text(revision, "/git/subject"));
+    uncommitted(revision).unwrap_or_else(committed)
 }
 
 fn summary(revision: &Value) -> Vec<String> {
@@ -225,9 +239,26 @@ mod tests {
     #[test]
     fn the_one_before_is_that_of_the_last_time() {
         let revisions = ["c", "a", "b", "a"].map(|digest| json!({ "digest": digest }));
-        assert_eq!(before(&revisions, "a").ok().as_deref(), Some("b"));
-        assert_eq!(before(&revisions, "c").ok().as_deref(), Some("a"));
-        assert!(before(&revisions[3..], "a").is_err_and(|failure| failure.code == NO_SUCH_THING));
+        let of = |at: usize| before(&revisions, &revisions[at]).ok();
+        assert_eq!((of(1).as_deref(), of(0).as_deref()), (Some("b"), Some("a")));
+        assert!(before(&revisions[3..], &revisions[3]).is_err_and(|failure| failure.code == NO_SUCH_THING));
+        let waiting = json!({ "digest": "a", "waiting": true });
+        assert_eq!(before(&revisions, &waiting).ok().as_deref(), Some("c"), "what is in force");
+    }
+
+    #[test]
+    fn whoever_ordered_it_is_named_and_nobody_for_what_was_not_committed() {
+        let git = |uncommitted: bool| json!({ "commit": "0123456789abcdef", "author": "Ada", "subject": "Begin", "uncommitted": uncommitted });
+        for (revision, expected) in [
+            (json!({ "git": git(false) }), "Ada"),
+            (json!({ "git": git(true) }), "not committed, on top of 0123456 (Ada)"),
+            (json!({ "git": git(false), "by": { "type": "user", "id": "usr_1" } }), "usr_1"),
+            (json!({ "git": git(true), "by": { "type": "console" } }), "console"),
+            (json!({}), ""),
+        ] {
+            assert_eq!(by(&revision), expected, "{revision}");
+        }
+        assert_eq!(commit(&json!({ "git": git(false) })), "0123456789ab Ada: Begin");
     }
 
     #[test]

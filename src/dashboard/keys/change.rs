@@ -2,11 +2,12 @@
 
 use askama::Template;
 use axum::extract::Path;
-use axum::http::Method;
+use axum::http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{Shown, find};
 use crate::dashboard::api::Problem;
+use crate::dashboard::fields::Fields;
 use crate::dashboard::frame::{Frame, Section, page as answer, page_with};
 use crate::dashboard::session::Fresh;
 use crate::dashboard::visitor::{Answer, Posted, Visitor, see_other};
@@ -54,37 +55,91 @@ pub async fn rotate(Path(key): Path<String>, Posted { visitor, fields }: Posted)
     Ok(see_other(&format!("/keys/{}", rotated.id)))
 }
 
+/// What cannot be undone, and is done to the key whose name was typed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Revoke,
+    Compromise,
+}
+
+impl Ending {
+    /// Its word in addresses: of the page that asks, and of the API's call.
+    fn path(self) -> &'static str {
+        match self {
+            Self::Revoke => "revoke",
+            Self::Compromise => "compromise",
+        }
+    }
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Revoke => "Revoke a key",
+            Self::Compromise => "Mark a key as compromised",
+        }
+    }
+
+    fn is_final(self) -> bool {
+        self == Self::Revoke
+    }
+}
+
 #[derive(Template)]
-#[template(path = "keys/revoke.html")]
-struct Revoke {
+#[template(path = "keys/end.html")]
+struct End {
     frame: Frame,
     key: Shown,
+    ending: Ending,
     reason: String,
     is_misspelt: bool,
 }
 
 /// The page that asks whether to revoke.
 pub async fn revoke_page(visitor: Visitor, Path(key): Path<String>) -> Answer {
-    Ok(answer(&revocation(&visitor, &key, "", false).await?))
+    Ok(answer(&asking(&visitor, &key, Ending::Revoke, None).await?))
 }
 
-async fn revocation(visitor: &Visitor, key: &str, reason: &str, is_misspelt: bool) -> Result<Revoke, Problem> {
+/// The page that asks whether others know the key's secret.
+pub async fn compromise_page(visitor: Visitor, Path(key): Path<String>) -> Answer {
+    Ok(answer(&asking(&visitor, &key, Ending::Compromise, None).await?))
+}
+
+/// The page that asks; `misspelt` is a form that did not have the key's name.
+async fn asking(visitor: &Visitor, key: &str, ending: Ending, misspelt: Option<&Fields>) -> Result<End, Problem> {
     let key = find(&visitor.client, key).await?;
-    let frame = Frame::about(visitor, Section::Keys, "Revoke a key", &key.account, key.mode, None).await?;
-    Ok(Revoke { key: Shown::new(key, frame.now), frame, reason: reason.to_owned(), is_misspelt })
+    let frame = Frame::about(visitor, Section::Keys, ending.title(), &key.account, key.mode, None).await?;
+    let reason = misspelt.map(|fields| fields.text("reason").to_owned()).unwrap_or_default();
+    Ok(End { key: Shown::new(key, frame.now), frame, ending, reason, is_misspelt: misspelt.is_some() })
 }
 
 /// Revokes the key whose name was typed.
 pub async fn revoke(Path(key): Path<String>, Posted { visitor, fields }: Posted) -> Answer {
     let reason = fields.text("reason");
-    let name = find(&visitor.client, &key).await?.name;
-    if fields.text("name") != name.trim() {
-        let page = revocation(&visitor, &key, reason, true).await?;
-        return Ok(page_with(axum::http::StatusCode::BAD_REQUEST, &page));
-    }
     let body = if reason.is_empty() { json!({}) } else { json!({ "reason": reason }) };
-    if change(&visitor, &key, "revoke", &body).await?.is_some() {
-        visitor.tell(format!("“{name}” is revoked: calls with it get 401 from now on."));
+    let told = |name: &str| format!("“{name}” is revoked: calls with it get 401 from now on.");
+    end(&visitor, &key, Ending::Revoke, &fields, &body, told).await
+}
+
+/// Says that others know the secret of the key whose name was typed.
+pub async fn compromise(Path(key): Path<String>, Posted { visitor, fields }: Posted) -> Answer {
+    let told = |name: &str| format!("“{name}” is marked as compromised: its secret works no more. Rotate it to go on.");
+    end(&visitor, &key, Ending::Compromise, &fields, &json!({}), told).await
+}
+
+async fn end(
+    visitor: &Visitor,
+    key: &str,
+    ending: Ending,
+    fields: &Fields,
+    body: &Value,
+    told: impl Fn(&str) -> String,
+) -> Answer {
+    let name = find(&visitor.client, key).await?.name;
+    if fields.text("name") != name.trim() {
+        let page = asking(visitor, key, ending, Some(fields)).await?;
+        return Ok(page_with(StatusCode::BAD_REQUEST, &page));
+    }
+    if change(visitor, key, ending.path(), body).await?.is_some() {
+        visitor.tell(told(&name));
     }
     Ok(see_other(&format!("/keys/{key}")))
 }
@@ -101,14 +156,6 @@ pub async fn disable(Path(key): Path<String>, Posted { visitor, .. }: Posted) ->
 pub async fn enable(Path(key): Path<String>, Posted { visitor, .. }: Posted) -> Answer {
     if let Some(key) = change(&visitor, &key, "enable", &json!({})).await? {
         visitor.tell(format!("“{}” is enabled: calls with it are answered again.", key.name));
-    }
-    Ok(see_other(&format!("/keys/{key}")))
-}
-
-/// Says that others know the key's secret.
-pub async fn compromise(Path(key): Path<String>, Posted { visitor, .. }: Posted) -> Answer {
-    if let Some(key) = change(&visitor, &key, "compromise", &json!({})).await? {
-        visitor.tell(format!("“{}” is marked as compromised: its secret works no more. Rotate it to go on.", key.name));
     }
     Ok(see_other(&format!("/keys/{key}")))
 }

@@ -69,7 +69,7 @@ async fn form(
     problem: Option<Problem>,
 ) -> Result<Page, Problem> {
     let frame = Frame::about(visitor, Section::Keys, "Create a key", account, mode, Some("/keys/new")).await?;
-    let grid = Grid::new(&visitor.client, &scopes::chosen(&fields)).await?;
+    let grid = Grid::of(&frame.policies(&visitor.client).await?.scopes, &scopes::chosen(&fields));
     let kind = fields.given("kind").unwrap_or("restricted").to_owned();
     let once = match fields.given("once") {
         Some(once) => Zeroizing::new(once.to_owned()),
@@ -88,7 +88,8 @@ pub async fn submit(Path((account, mode)): Path<(String, Mode)>, Posted { visito
     let made: Result<KeyView, Problem> = match asked(&fields, mode, Timestamp::now()) {
         Ok(asked) => {
             let call = visitor.client.call(Method::POST, &["accounts", &account, "keys"], &[]);
-            call.body(&asked).once(fields.text("once")).send().await
+            let made = call.body(&asked).once(fields.text("once")).send().await;
+            made.map_err(|problem| naming_the_address(problem, &fields))
         }
         Err(problem) => Err(problem),
     };
@@ -132,6 +133,18 @@ pub(super) fn lines(text: &str) -> Vec<&str> {
     text.split(|character: char| character.is_whitespace() || character == ',')
         .filter(|line| !line.is_empty())
         .collect()
+}
+
+/// The problem with an address, naming the one that was typed.
+pub(super) fn naming_the_address(problem: Problem, fields: &Fields) -> Problem {
+    let place = problem.field.as_deref().and_then(|field| field.strip_prefix("addresses[")?.strip_suffix(']'));
+    let typed = place.and_then(|place| lines(fields.raw("addresses")).get(place.parse::<usize>().ok()?).copied());
+    match typed {
+        Some(typed) => {
+            Problem { detail: format!("“{typed}” is no address and no network. {}", problem.detail), ..problem }
+        }
+        None => problem,
+    }
 }
 
 /// When a key is to end: the beginning of the day that was said, in UTC, or some days from now.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::Shown;
-use super::create::{EXPIRIES, INTERVALS, expiry, lines};
+use super::create::{EXPIRIES, INTERVALS, expiry, lines, naming_the_address};
 use super::scopes::{self, Grid};
 use crate::dashboard::api::{Problem, set};
 use crate::dashboard::fields::Fields;
@@ -35,7 +35,7 @@ async fn form(visitor: &Visitor, id: &str, given: Option<(&Fields, Problem)>) ->
     let (key, version) = (found.body, found.version);
     let frame = Frame::about(visitor, Section::Keys, "Edit a key", &key.account, key.mode, None).await?;
     let held = given.as_ref().map_or_else(|| key.scopes.clone(), |(fields, _)| scopes::chosen(fields));
-    let grid = Grid::new(&visitor.client, &held).await?;
+    let grid = Grid::of(&frame.policies(&visitor.client).await?.scopes, &held);
     let typed = |field: &str, now: &str| {
         given.as_ref().map_or_else(|| now.to_owned(), |(fields, _)| fields.raw(field).to_owned())
     };
@@ -70,7 +70,8 @@ pub async fn submit(Path(key): Path<String>, Posted { visitor, fields }: Posted)
     let changed: Result<KeyView, Problem> = match asked(&fields, Timestamp::now()) {
         Ok(asked) => {
             let call = visitor.client.call(Method::PATCH, &["keys", &key], &[]).body(&asked);
-            call.if_match(fields.text("version")).send().await
+            let changed = call.if_match(fields.text("version")).send().await;
+            changed.map_err(|problem| naming_the_address(problem, &fields))
         }
         Err(problem) => Err(problem),
     };

@@ -40,17 +40,30 @@ async fn get(client: &Client, account: &str, query: &[(&str, &str)]) -> Result<L
     client.get(&["accounts", account, "keys"], query).await
 }
 
+/// A key that somebody should look at, and what the visitor may do to it.
+pub struct Concerned {
+    /// The key.
+    pub shown: Shown,
+    /// What they may do.
+    pub can: Operations,
+}
+
 /// Keys that somebody should look at, the first few, and how many there are.
 pub async fn concerns(
     visitor: &Visitor,
     account: &str,
     mode: Mode,
     now: Timestamp,
-) -> Result<(Vec<Shown>, u64), Problem> {
+) -> Result<(Vec<Concerned>, u64), Problem> {
     let query = [("mode", mode.as_str()), ("needs_attention", "true"), ("limit", "5")];
     let keys = get(&visitor.client, account, &query).await?;
     let total = keys.total.unwrap_or_default() as u64;
-    Ok((keys.items.into_iter().map(|key| Shown::new(key, now)).collect(), total))
+    let mut concerned = Vec::with_capacity(keys.items.len());
+    for key in keys.items {
+        let can = Operations::on(&visitor.client, "key", &key.id).await?;
+        concerned.push(Concerned { shown: Shown::new(key, now), can });
+    }
+    Ok((concerned, total))
 }
 
 /// The oldest working keys of the two kinds that every account has.
@@ -77,7 +90,7 @@ struct Page {
     publishable: Option<Shown>,
     secret: Option<Shown>,
     keys: Vec<Shown>,
-    concerns: Vec<Shown>,
+    concerns: Vec<Concerned>,
     more_concerns: u64,
     total: u64,
     search: String,
@@ -135,7 +148,7 @@ pub async fn page(visitor: Visitor, Path((account, mode)): Path<(String, Mode)>,
         secret: secret.map(|key| Shown::new(key, now)),
         more_concerns: all_concerns.saturating_sub(concerns.len() as u64),
         total: found.total.unwrap_or_default() as u64,
-        can_create: can.has("createKey") && frame.place.as_ref().is_some_and(|place| !place.is_closed),
+        can_create: can.has("createKey") && !frame.is_closed(),
         keys,
         concerns,
         is_filtered,

@@ -118,6 +118,7 @@ impl Shown {
             return Some(Concern {
                 is_urgent: true,
                 text: format!("is compromised{since}: others know its secret, and it works no more. Rotate it."),
+                cure: Cure::Rotate("0s"),
             });
         }
         if key.state != KeyState::Active {
@@ -125,7 +126,7 @@ impl Shown {
         }
         if key.flagged_at.is_some() {
             let text = "was seen where others may have read it, and still works. Rotate it now.".into();
-            return Some(Concern { is_urgent: true, text });
+            return Some(Concern { is_urgent: true, text, cure: Cure::Rotate("0s") });
         }
         let is_first = |due: &Timestamp| key.expires_at.is_none_or(|end| *due <= end);
         if let Some(due) = key.rotation_due_at.filter(|due| *due <= soon).filter(is_first) {
@@ -136,12 +137,16 @@ impl Shown {
             } else {
                 format!("should be rotated {due_at}.")
             };
-            return Some(Concern { is_urgent, text });
+            return Some(Concern { is_urgent, text, cure: Cure::Rotate("24h") });
         }
         let expires = key.expires_at.filter(|end| *end <= soon)?;
         Some(Concern {
             is_urgent: false,
-            text: format!("expires {}: calls with it get 401 from then on.", self.at(&expires)),
+            text: format!(
+                "expires {}: calls with it get 401 from then on, and a new secret would not change that.",
+                self.at(&expires)
+            ),
+            cure: Cure::Extend,
         })
     }
 }
@@ -152,6 +157,17 @@ pub struct Concern {
     pub is_urgent: bool,
     /// What, as the end of a sentence that begins with the key's name.
     pub text: String,
+    /// How.
+    pub cure: Cure,
+}
+
+/// What helps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cure {
+    /// A new secret; the old one goes on for so long.
+    Rotate(&'static str),
+    /// Another expiry.
+    Extend,
 }
 
 fn masked(start: Option<&str>, last_four: Option<&str>) -> String {

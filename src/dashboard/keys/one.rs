@@ -54,7 +54,8 @@ pub async fn page(visitor: Visitor, Path(id): Path<String>, RawQuery(query): Raw
     // An id of a thing that the page is not about is nobody's token here.
     let token = visitor.fresh(|of| of == key.id).pop().map(|fresh| fresh.token);
     let permissions: Permissions = client.get(&["keys", &key.id, "permissions"], &[]).await?;
-    let places = if frame.can.has("getRevision") { Places::get(client).await? } else { Places::default() };
+    let may_look = frame.can.has("getRevision");
+    let places = if may_look { Places::of(frame.policies(client).await?.as_ref()) } else { Places::default() };
     let outcome = fields.text("outcome");
     // Where nothing is recorded there is nothing to show, and the rest of the page all the same.
     let asked = [("key", key.id.as_str()), ("outcome", outcome), ("limit", DECISIONS)];

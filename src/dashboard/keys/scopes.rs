@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::dashboard::api::{Client, Problem};
 use crate::dashboard::fields::Fields;
-use crate::dashboard::policies::in_force;
 
 /// What can be chosen for one thing.
 pub struct Choice {
@@ -36,11 +34,7 @@ pub struct Grid {
 
 impl Grid {
     /// The schema's scopes, with those chosen that are held.
-    pub async fn new(client: &Client, held: &[String]) -> Result<Self, Problem> {
-        Ok(Self::of(&in_force(client).await?.scopes, held))
-    }
-
-    fn of(scopes: &[String], held: &[String]) -> Self {
+    pub fn of(scopes: &[String], held: &[String]) -> Self {
         let held: BTreeSet<&str> = held.iter().map(String::as_str).collect();
         let mut things = BTreeMap::<&str, (bool, bool)>::new();
         let mut others = Vec::new();

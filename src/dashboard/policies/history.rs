@@ -1,31 +1,46 @@
 //! The revisions that were in force, what each changed, and going back to one; and approving what waits.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use askama::Template;
 use axum::extract::Path;
 use serde_json::{Value, json};
 use similar::{ChangeTag, TextDiff};
 
-use super::{FileRow, TABS, around, in_force, revision_of, rows};
+use super::{FileRow, TABS, around, revision_of, rows};
 use crate::dashboard::api::Problem;
 use crate::dashboard::frame::{Frame, page as answer};
+use crate::dashboard::trail::Names;
 use crate::dashboard::visitor::{Answer, Posted, Visitor, see_other};
 use crate::http::manage::policies::{RevisionView, Revisions};
+
+/// How long is looked for the shortest difference of a file; what is found then is a longer one.
+const LONGEST: Duration = Duration::from_millis(200);
 
 #[derive(Template)]
 #[template(path = "policies/history.html")]
 struct History {
     frame: Frame,
     here: &'static str,
-    revisions: Vec<RevisionView>,
+    revisions: Vec<Row>,
+}
+
+/// A revision of the list.
+struct Row {
+    revision: RevisionView,
+    /// Who ordered it, where somebody did.
+    by: Option<String>,
 }
 
 /// The revisions that were in force.
 pub async fn page(visitor: Visitor) -> Answer {
     let frame = around(&visitor, "History of the policies").await?;
     let revisions: Revisions = visitor.client.get(&["policies", "history"], &[]).await?;
-    Ok(answer(&History { frame, here: "/policies/history", revisions: revisions.items }))
+    let names = Names::get(&visitor.client, None).await;
+    let row = |revision: RevisionView| Row { by: revision.by.as_ref().map(|by| names.who(by)), revision };
+    let revisions = revisions.items.into_iter().map(row).collect();
+    Ok(answer(&History { frame, here: "/policies/history", revisions }))
 }
 
 /// A file that two revisions have differently.
@@ -44,7 +59,7 @@ fn differences(before: &BTreeMap<String, String>, after: &BTreeMap<String, Strin
         if old == new {
             return None;
         }
-        let diff = TextDiff::from_lines(old.as_str(), new.as_str());
+        let diff = TextDiff::configure().timeout(LONGEST).diff_lines(old.as_str(), new.as_str());
         let mut lines = Vec::new();
         for (at, group) in diff.grouped_ops(3).iter().enumerate() {
             if at > 0 {
@@ -69,60 +84,50 @@ fn differences(before: &BTreeMap<String, String>, after: &BTreeMap<String, Strin
 struct One {
     frame: Frame,
     here: &'static str,
-    revision: Option<RevisionView>,
-    digest: String,
-    summary: Vec<String>,
-    waits: bool,
+    revision: RevisionView,
+    /// Who ordered it, where somebody did.
+    by: Option<String>,
     files: Vec<FileRow>,
+    /// The revision that it is held against; none before the first one.
+    before: Option<String>,
     differences: Vec<Difference>,
 }
 
 impl One {
-    fn is_in_force(&self) -> bool {
-        self.revision.as_ref().is_some_and(|revision| revision.in_force)
+    fn summary(&self) -> &[String] {
+        self.revision.comparison.as_ref().map(|comparison| comparison.summary.as_slice()).unwrap_or_default()
     }
 }
 
-/// A revision, or the one that waits for approval.
+/// A revision, or the one that waits for approval, with what its files say otherwise than those before.
 pub async fn revision(visitor: Visitor, Path(digest): Path<String>) -> Answer {
     let frame = around(&visitor, "A revision").await?;
-    let in_force = in_force(&visitor.client).await?;
-    if let Some(waiting) = in_force.report.waiting.filter(|waiting| waiting.digest.to_string() == digest) {
-        let (summary, waits) = (waiting.comparison.summary, true);
-        let (files, differences) = (Vec::new(), Vec::new());
-        return Ok(answer(&One {
-            frame,
-            here: "/policies/history",
-            revision: None,
-            digest,
-            summary,
-            waits,
-            files,
-            differences,
-        }));
-    }
     let whole = revision_of(&visitor.client, &digest).await?;
-    let all: Revisions = visitor.client.get(&["policies", "history"], &[]).await?;
-    let place = all
-        .items
-        .iter()
-        .position(|revision| revision.digest == whole.revision.digest && revision.since == whole.revision.since);
-    let before = place.and_then(|place| all.items.get(place + 1));
-    let before = match before {
-        Some(before) => Some(revision_of(&visitor.client, &before.digest).await?),
+    let before = match before(&visitor, &whole.revision).await? {
+        Some(before) => Some(revision_of(&visitor.client, &before).await?),
         None => None,
     };
-    let files = rows(&whole.files, &[], Some(&whole.revision.digest));
+    let by = match &whole.revision.by {
+        Some(by) => Some(Names::get(&visitor.client, None).await.who(by)),
+        None => None,
+    };
     Ok(answer(&One {
         frame,
         here: "/policies/history",
-        differences: before.map(|before| differences(&before.files, &whole.files)).unwrap_or_default(),
-        summary: whole.revision.comparison.as_ref().map(|comparison| comparison.summary.clone()).unwrap_or_default(),
-        digest: whole.revision.digest.clone(),
-        revision: Some(whole.revision),
-        waits: false,
-        files,
+        by,
+        files: rows(&whole.files, &[], Some(&whole.revision.digest)),
+        differences: before.as_ref().map(|before| differences(&before.files, &whole.files)).unwrap_or_default(),
+        before: before.map(|before| before.revision.digest),
+        revision: whole.revision,
     }))
+}
+
+/// The revision that was in force before this one, or is as long as this one waits.
+async fn before(visitor: &Visitor, revision: &RevisionView) -> Result<Option<String>, Problem> {
+    let all: Revisions = visitor.client.get(&["policies", "history"], &[]).await?;
+    let is_it = |other: &RevisionView| other.digest == revision.digest && other.since == revision.since;
+    let place = if revision.waiting { Some(0) } else { all.items.iter().position(is_it).map(|place| place + 1) };
+    Ok(place.and_then(|place| all.items.get(place)).map(|before| before.digest.clone()))
 }
 
 /// Goes back to a revision.

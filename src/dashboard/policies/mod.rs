@@ -5,6 +5,7 @@ pub mod playground;
 pub mod trial;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use askama::Template;
 use axum::extract::RawQuery;
@@ -15,6 +16,7 @@ use super::frame::{Frame, Section, page as answer};
 use super::source::{Line, lines};
 use super::visitor::{Answer, Visitor};
 use crate::activate::Source;
+use crate::activate::git::Commit;
 use crate::http::admin::InForce;
 use crate::http::manage::policies::WholeRevision;
 use crate::policy::PolicyInfo;
@@ -32,11 +34,8 @@ const TABS: [(&str, &str); 6] = [
 
 /// Digits of a digest that are shown.
 const SHORT: usize = 8;
-
-/// What is in force.
-pub async fn in_force(client: &Client) -> Result<InForce, Problem> {
-    client.get(&["policies"], &[]).await
-}
+/// Digits of a commit's name that are shown, as git shows them.
+const SHORT_COMMIT: usize = 7;
 
 /// Around a page about the policies, which are for whoever may read revisions: what is in force is told to everybody by
 /// the API, and these pages tell more.
@@ -57,9 +56,9 @@ pub struct Places(BTreeMap<String, String>);
 
 impl Places {
     /// Those in force.
-    pub async fn get(client: &Client) -> Result<Self, Problem> {
-        let in_force = self::in_force(client).await?;
-        Ok(Self(in_force.policies.into_iter().map(|info| (info.name, link(&info.file, info.line))).collect()))
+    pub fn of(in_force: &InForce) -> Self {
+        let place = |info: &PolicyInfo| (info.name.clone(), link(&info.file, info.line));
+        Self(in_force.policies.iter().map(place).collect())
     }
 
     /// Where this policy is written; none where the reader may not look, or it is gone.
@@ -68,8 +67,23 @@ impl Places {
     }
 }
 
+/// The beginning of a digest.
 pub fn short(digest: &str) -> &str {
     digest.get(..SHORT).unwrap_or(digest)
+}
+
+/// The beginning of a commit's name.
+pub fn short_commit(commit: &str) -> &str {
+    commit.get(..SHORT_COMMIT).unwrap_or(commit)
+}
+
+/// Who wrote files. Whoever wrote the last commit did not write what nobody has committed.
+pub fn written(git: &Commit) -> String {
+    if git.uncommitted {
+        format!("not committed, on top of {} ({})", short_commit(&git.commit), git.author)
+    } else {
+        format!("{}: {}", git.author, git.subject)
+    }
 }
 
 /// A file of a revision.
@@ -100,7 +114,7 @@ fn rows(files: &BTreeMap<String, String>, policies: &[PolicyInfo], digest: Optio
 struct Page {
     frame: Frame,
     here: &'static str,
-    in_force: InForce,
+    in_force: Arc<InForce>,
     digest: String,
     files: Vec<FileRow>,
     why_source: &'static str,
@@ -109,7 +123,7 @@ struct Page {
 /// What is in force.
 pub async fn page(visitor: Visitor) -> Answer {
     let frame = around(&visitor, "Policies").await?;
-    let in_force = self::in_force(&visitor.client).await?;
+    let in_force = frame.policies(&visitor.client).await?;
     let digest = in_force.report.active.digest.to_string();
     let whole = revision_of(&visitor.client, &digest).await?;
     let why_source = match in_force.report.active.source {
@@ -140,7 +154,7 @@ struct File {
 pub async fn file(visitor: Visitor, RawQuery(query): RawQuery) -> Answer {
     let fields = Fields::read(query.unwrap_or_default().as_bytes())?;
     let frame = around(&visitor, "Policies").await?;
-    let active = in_force(&visitor.client).await?.report.active.digest.to_string();
+    let active = frame.policies(&visitor.client).await?.report.active.digest.to_string();
     let digest = fields.given("revision").unwrap_or(&active);
     let whole = revision_of(&visitor.client, digest).await?;
     let path = fields.text("path");
@@ -155,13 +169,13 @@ pub async fn file(visitor: Visitor, RawQuery(query): RawQuery) -> Answer {
 struct Routes {
     frame: Frame,
     here: &'static str,
-    in_force: InForce,
+    in_force: Arc<InForce>,
 }
 
 /// The API's endpoints.
 pub async fn routes(visitor: Visitor) -> Answer {
     let frame = around(&visitor, "Routes").await?;
-    let in_force = self::in_force(&visitor.client).await?;
+    let in_force = frame.policies(&visitor.client).await?;
     Ok(answer(&Routes { frame, here: "/policies/routes", in_force }))
 }
 
@@ -207,15 +221,15 @@ struct Guarantees {
 /// What is proven.
 pub async fn guarantees(visitor: Visitor) -> Answer {
     let frame = around(&visitor, "Guarantees").await?;
-    let in_force = self::in_force(&visitor.client).await?;
-    let proof = in_force.report.proof;
+    let in_force = frame.policies(&visitor.client).await?;
+    let proof = in_force.report.proof.as_ref();
     Ok(answer(&Guarantees {
         frame,
         here: "/policies/guarantees",
-        solver: in_force.report.solver,
+        solver: in_force.report.solver.clone(),
         is_known: proof.is_some(),
-        took_ms: proof.as_ref().map_or(0, |proof| proof.took_ms),
-        questions: proof.as_ref().map_or(0, |proof| proof.questions as u64),
-        statements: proof.map(|proof| statements(&proof, &in_force.policies)).unwrap_or_default(),
+        took_ms: proof.map_or(0, |proof| proof.took_ms),
+        questions: proof.map_or(0, |proof| proof.questions as u64),
+        statements: proof.map(|proof| statements(proof, &in_force.policies)).unwrap_or_default(),
     }))
 }

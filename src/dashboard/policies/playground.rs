@@ -1,5 +1,7 @@
 //! Trying an edit: what would become of it, without making it.
 
+use std::sync::Arc;
+
 use askama::Template;
 use axum::extract::RawQuery;
 use axum::http::StatusCode;
@@ -11,8 +13,8 @@ use crate::dashboard::fields::Fields;
 use crate::dashboard::frame::{Frame, page as answer, page_with};
 use crate::dashboard::source::is_cedar;
 use crate::dashboard::visitor::{Answer, Posted, Visitor};
+use crate::http::admin::InForce;
 use crate::http::manage::playground::CheckedPolicies;
-use crate::policy::PolicyInfo;
 
 #[derive(Template)]
 #[template(path = "policies/playground.html")]
@@ -24,13 +26,13 @@ struct Playground {
     text: String,
     problem: Option<Problem>,
     checked: Option<CheckedPolicies>,
-    policies: Vec<PolicyInfo>,
+    in_force: Arc<InForce>,
 }
 
 impl Playground {
     fn statements(&self) -> Vec<Statement> {
         let proof = self.checked.as_ref().and_then(|checked| checked.proof.as_ref());
-        proof.map(|proof| statements(proof, &self.policies)).unwrap_or_default()
+        proof.map(|proof| statements(proof, &self.in_force.policies)).unwrap_or_default()
     }
 
     fn flips(&self) -> u64 {
@@ -55,7 +57,7 @@ async fn ground(
     outcome: Option<Result<CheckedPolicies, Problem>>,
 ) -> Result<Playground, Problem> {
     let frame = around(visitor, "Playground").await?;
-    let in_force = super::in_force(&visitor.client).await?;
+    let in_force = frame.policies(&visitor.client).await?;
     let whole = revision_of(&visitor.client, &in_force.report.active.digest.to_string()).await?;
     let paths: Vec<String> = whole.files.keys().cloned().collect();
     let is_policy = |path: &&String| path.starts_with("policies/") && is_cedar(path);
@@ -67,16 +69,7 @@ async fn ground(
         Some(Ok(checked)) => (Some(checked), None),
         Some(Err(problem)) => (None, Some(problem)),
     };
-    Ok(Playground {
-        frame,
-        here: "/policies/playground",
-        paths,
-        path,
-        text,
-        problem,
-        checked,
-        policies: in_force.policies,
-    })
+    Ok(Playground { frame, here: "/policies/playground", paths, path, text, problem, checked, in_force })
 }
 
 /// What would become of an edit, which is not made.

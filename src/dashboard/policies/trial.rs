@@ -1,15 +1,19 @@
 //! Trying a call: what it would come to, and why.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use askama::Template;
 use axum::extract::RawQuery;
 use serde_json::{Value, json};
 
-use super::{TABS, around, in_force};
+use super::{TABS, around};
 use crate::dashboard::api::{Problem, set};
 use crate::dashboard::decisions::Why;
 use crate::dashboard::fields::Fields;
 use crate::dashboard::frame::{Frame, page as answer};
 use crate::dashboard::visitor::{Answer, Visitor};
+use crate::http::admin::InForce;
 use crate::http::answer::Decided;
 use crate::http::manage::explain::Told;
 
@@ -19,7 +23,7 @@ struct Try {
     frame: Frame,
     here: &'static str,
     fields: Fields,
-    scopes: Vec<String>,
+    in_force: Arc<InForce>,
     chosen: Vec<String>,
     problem: Option<Problem>,
     outcome: Option<Outcome>,
@@ -35,10 +39,11 @@ struct Outcome {
 pub async fn page(visitor: Visitor, RawQuery(query): RawQuery) -> Answer {
     let fields = Fields::read(query.unwrap_or_default().as_bytes())?;
     let frame = around(&visitor, "Try a call").await?;
-    let scopes = in_force(&visitor.client).await?.scopes;
+    let in_force = frame.policies(&visitor.client).await?;
     let chosen: Vec<String> = fields.all("scope").into_iter().map(str::to_owned).collect();
-    let tried = match fields.given("path") {
-        Some(path) => Some(visitor.client.post::<Told>(&["explain"], &asked(&fields, path)).await),
+    let tried = match fields.given("path").map(|path| asked(&fields, path)) {
+        Some(Ok(asked)) => Some(visitor.client.post::<Told>(&["explain"], &asked).await),
+        Some(Err(problem)) => Some(Err(problem)),
         None => None,
     };
     let (problem, outcome) = match tried {
@@ -49,15 +54,19 @@ pub async fn page(visitor: Visitor, RawQuery(query): RawQuery) -> Answer {
         Some(Err(problem)) if problem.is_about_input_or_gone() => (Some(problem), None),
         Some(Err(problem)) => return Err(problem.into()),
     };
-    Ok(answer(&Try { frame, here: "/policies/try", fields, scopes, chosen, problem, outcome }))
+    Ok(answer(&Try { frame, here: "/policies/try", fields, in_force, chosen, problem, outcome }))
 }
 
-fn asked(fields: &Fields, path: &str) -> Value {
+fn asked(fields: &Fields, path: &str) -> Result<Value, Problem> {
     let mut asked = json!({ "method": fields.given("method").unwrap_or("GET"), "path": path });
-    for name in ["scheme", "ip"] {
-        if let Some(value) = fields.given(name) {
-            set(&mut asked, name, value);
-        }
+    if let Some(scheme) = fields.given("scheme") {
+        set(&mut asked, "scheme", scheme);
+    }
+    if let Some(text) = fields.given("ip") {
+        let address: Result<IpAddr, _> = text.parse();
+        let wrong =
+            |_| Problem::invalid("ip", format!("“{text}” is no address. Give one such as 203.0.113.7, or none."));
+        set(&mut asked, "ip", address.map_err(wrong)?.to_string());
     }
     match fields.text("who") {
         "" | "nobody" => {}
@@ -68,5 +77,5 @@ fn asked(fields: &Fields, path: &str) -> Value {
             set(&mut asked, "suppose", json!({ "kind": kind, "mode": mode, "scopes": scopes }));
         }
     }
-    asked
+    Ok(asked)
 }

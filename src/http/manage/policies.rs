@@ -13,15 +13,16 @@ use super::input::Input;
 use super::refusal::{Refusal, Refusals};
 use super::view::ActorFields;
 use super::{Caller, Manage, Shared};
+use crate::activate::Waiting;
 use crate::activate::compare::Comparison;
 use crate::activate::git::Commit;
 use crate::activate::history::{Cause, Entry, FindError, History};
 use crate::activate::orders::OrderError;
 use crate::authorize::manage::Subject;
-use crate::policy::{Digest, NotAShortDigest, ShortDigest};
+use crate::policy::{Bundle, Digest, NotAShortDigest, ShortDigest};
 use crate::trail::Actor;
 
-/// A revision that came into force.
+/// A revision that came into force, or waits until somebody approves it.
 #[derive(Serialize, Deserialize, ToSchema)]
 #[schema(as = Revision)]
 pub struct RevisionView {
@@ -29,14 +30,17 @@ pub struct RevisionView {
     pub(crate) digest: String,
     /// Whether it is in force now.
     pub(crate) in_force: bool,
-    /// When it came into force.
+    /// Whether it waits for approval; not there where it does not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) waiting: bool,
+    /// When it came into force, or since when it waits.
     #[schema(value_type = String, format = DateTime)]
     pub(crate) since: Timestamp,
     /// When the next one did.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub(crate) until: Option<Timestamp>,
-    /// For how many seconds it was, or has been, the one in force.
+    /// For how many seconds it was, or has been, the one in force, or has waited.
     pub(crate) seconds: u64,
     /// `edit`, `approval` or `rollback`.
     #[schema(value_type = String)]
@@ -59,6 +63,7 @@ impl RevisionView {
         Self {
             digest: entry.digest.to_string(),
             in_force: until.is_none(),
+            waiting: false,
             since: entry.since,
             until,
             seconds: u64::try_from(lasted.as_secs()).unwrap_or_default(),
@@ -66,6 +71,22 @@ impl RevisionView {
             by: entry.by,
             comparison: entry.comparison,
             git: entry.git,
+        }
+    }
+
+    fn of_waiting(waiting: &Waiting, now: Timestamp) -> Self {
+        let lasted = now.duration_since(waiting.since);
+        Self {
+            digest: waiting.digest.to_string(),
+            in_force: false,
+            waiting: true,
+            since: waiting.since,
+            until: None,
+            seconds: u64::try_from(lasted.as_secs()).unwrap_or_default(),
+            cause: Cause::Edit,
+            by: None,
+            comparison: Some(waiting.comparison.clone()),
+            git: waiting.git.clone(),
         }
     }
 }
@@ -83,6 +104,13 @@ pub struct WholeRevision {
     pub(crate) revision: RevisionView,
     /// The texts of its files, by path.
     pub(crate) files: BTreeMap<String, String>,
+}
+
+impl WholeRevision {
+    fn of(revision: RevisionView, bundle: &Bundle) -> Self {
+        let files = bundle.files().map(|(path, text)| (path.to_owned(), text.to_owned())).collect();
+        Self { revision, files }
+    }
 }
 
 /// Names a revision.
@@ -138,7 +166,7 @@ pub(super) async fn list_revisions(State(manage): State<Shared>, caller: Caller)
     Ok(Json(Revisions { items: manage.revisions(now).await? }))
 }
 
-/// A revision that was in force, with the texts of its files.
+/// A revision that was in force, or waits for approval, with the texts of its files.
 #[utoipa::path(
     get, path = "/v1/policies/history/{digest}", tag = "policies", operation_id = "getRevision",
     params(("digest" = String, Path, description = "its digest, or the first 8 digits of it or more")),
@@ -151,10 +179,14 @@ pub(super) async fn get_revision(
 ) -> Result<Json<WholeRevision>, Refusal> {
     let now = caller.may(Subject::System)?.now;
     let digest = named(&digest)?;
+    // What is to be approved is looked at first, also where it was in force once.
+    let waiting = manage.activator.in_force().0.waiting.filter(|waiting| digest.begins(&waiting.digest));
+    if let Some(waiting) = waiting {
+        return Ok(Json(WholeRevision::of(RevisionView::of_waiting(&waiting, now), &waiting.bundle)));
+    }
     let (entry, bundle) = manage.activator.history().run(move |history| history.find(&digest)).await?;
     let revision = manage.revision(&entry.digest, now).await?;
-    let files = bundle.files().map(|(path, text)| (path.to_owned(), text.to_owned())).collect();
-    Ok(Json(WholeRevision { revision, files }))
+    Ok(Json(WholeRevision::of(revision, &bundle)))
 }
 
 /// Put an earlier revision in force, until the files change.

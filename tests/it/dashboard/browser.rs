@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::world::{PAGES, PASSWORD, World};
+use super::world::{PAGES, PASSWORD, Place, WAITING, World};
 
 /// Runs a script, which prints what failed.
 async fn drive(mut world: World, script: &'static str, told: Value) {
@@ -52,8 +52,17 @@ async fn a_key_lives_its_life_in_a_browser() {
 async fn every_page_is_accessible_in_light_and_dark_wide_and_narrow() {
     let mut world = World::new().await;
     world.edit().await;
+    look(world, PAGES).await;
+}
+
+#[tokio::test]
+async fn what_waits_for_approval_is_accessible_too() {
+    look(World::waiting().await, WAITING).await;
+}
+
+async fn look(world: World, pages: &[Place]) {
     let mut told = told(&world);
-    let page = |place: &super::world::Place| json!({ "name": place.name, "by": place.by.to_string(), "path": world.fill(place.path), "acts": world.acts(place) });
-    told["pages"] = PAGES.iter().map(page).collect();
+    let page = |place: &Place| json!({ "name": place.name, "by": place.by.to_string(), "path": world.fill(place.path), "acts": world.acts(place) });
+    told["pages"] = pages.iter().map(page).collect();
     drive(world, "pages.mjs", told).await;
 }

@@ -76,15 +76,26 @@ pub const PAGES: &[Place] = &[
         acts: &[("#name", "something else"), ("button.danger", "")],
         ..place("key-revoke-misspelt", 'W', "/keys/{key}/revoke", "OWDV")
     },
+    place("key-compromise", 'W', "/keys/{key}/compromise", "OWDV"),
+    Place {
+        acts: &[("#name", "something else"), ("button.danger", "")],
+        ..place("key-compromise-misspelt", 'W', "/keys/{key}/compromise", "OWDV")
+    },
     place("decisions", 'W', "/accounts/{account}/live/decisions", "OWDV"),
     place("decisions-none", 'W', "/accounts/{account}/test/decisions?outcome=unauthenticated", "OWDV"),
     place("decision", 'W', "/decisions/{decision}", "OWDV"),
     place("decision-operator", 'O', "/decisions/{refused}", "OWDV"),
     place("team", 'W', "/accounts/{account}/team", "OWDV"),
     place("team-viewer", 'V', "/accounts/{account}/team", "OWDV"),
+    place("team-remove", 'W', "/accounts/{account}/team/{viewer}/remove", "OWDV"),
     place("events", 'W', "/accounts/{account}/events", "OWDV"),
     place("settings", 'W', "/accounts/{account}/settings", "OWDV"),
     place("settings-viewer", 'V', "/accounts/{account}/settings", "OWDV"),
+    place("closed-overview", 'O', "/accounts/{closed}/live", "O"),
+    place("closed-keys", 'O', "/accounts/{closed}/test/keys", "O"),
+    place("closed-key-new", 'O', "/accounts/{closed}/live/keys/new", "O"),
+    place("closed-team", 'O', "/accounts/{closed}/team", "O"),
+    place("closed-settings", 'O', "/accounts/{closed}/settings", "O"),
     place("me", 'W', "/me", "OWDVX"),
     Place {
         acts: &[("#token-name", "deploy script"), ("form[action='/me/tokens'] button.primary", "")],
@@ -118,6 +129,14 @@ pub const PAGES: &[Place] = &[
     place("error-not-found", 'O', "/keys/key_0000000000000000", ""),
 ];
 
+/// States of pages that only a world has where an edit of the policies waits.
+pub const WAITING: &[Place] = &[
+    place("policies-waits", 'O', "/policies", "O"),
+    place("policies-waiting", 'O', "/policies/history/{waiting}", "O"),
+    place("policies-approved", 'O', "/policies/history/{revision}", "O"),
+    place("policies-history-approved", 'O', "/policies/history", "O"),
+];
+
 /// Addresses that are read and are no pages: they lead on, or are not made for people's eyes.
 pub const OTHERS: &[(&str, &str)] = &[
     ("/", "OWDVX"),
@@ -147,7 +166,7 @@ pub const FORMS: &[Form] = &[
     ("/keys/{target}/rotate", &[("overlap", "24h")], "OWd"),
     ("/keys/{target}/disable", &[], "OWd"),
     ("/keys/{target}/enable", &[], "OWd"),
-    ("/keys/{target}/compromise", &[], "OWd"),
+    ("/keys/{target}/compromise", &[("name", "target")], "OWd"),
     ("/keys/{target}/revoke", &[("name", "target"), ("reason", "a test")], "OWd"),
     ("/people", &[("name", "Somebody"), ("email", "{fresh}")], "O"),
     ("/people/{person}", &[("name", "Person"), ("email", "person@example.com"), ("active", "yes")], "O"),
@@ -190,7 +209,20 @@ pub struct World {
 
 impl World {
     pub async fn new() -> Self {
-        let demo = Demo::start();
+        Self::on(Demo::start()).await
+    }
+
+    /// One in which an edit of the policies came into force, and another waits for approval.
+    pub async fn waiting() -> Self {
+        let mut world = Self::on(Demo::with(&["--confirm-widening"])).await;
+        let first = world.save("wider.cedar", &wider("res_8"), |report| report["waiting"]["digest"].clone()).await;
+        world.done("POST", "/v1/policies/approve", json!({ "digest": first })).await;
+        let second = world.save("wider.cedar", &wider("res_7"), |report| report["waiting"]["digest"].clone()).await;
+        world.words.extend([("revision", first), ("waiting", second)]);
+        world
+    }
+
+    async fn on(demo: Demo) -> Self {
         let operator = Person::operator(&demo);
         let account = operator.account().await;
         let words = BTreeMap::from([("account", account.clone()), ("mode", "live".into())]);
@@ -220,7 +252,10 @@ impl World {
         let new = json!({
             "email": email, "name": format!("The {name}"), "operator": letter == 'O', "password": PASSWORD, "roles": roles,
         });
-        self.done("POST", "/v1/users", new).await;
+        let made = self.done("POST", "/v1/users", new).await;
+        if letter == 'V' {
+            self.words.insert("viewer", made["id"].as_str().unwrap().into());
+        }
         self.people.insert(letter, email);
     }
 
@@ -267,6 +302,10 @@ impl World {
         self.words.insert("person", self.stranger("person@example.com").await);
         let empty = self.done("POST", "/v1/accounts", json!({ "name": "Nothing yet" })).await;
         self.words.insert("empty", empty["id"].as_str().unwrap().into());
+        let closed = self.done("POST", "/v1/accounts", json!({ "name": "Ended" })).await;
+        let closed = closed["id"].as_str().unwrap().to_owned();
+        self.done("POST", &format!("/v1/accounts/{closed}/close"), json!({})).await;
+        self.words.insert("closed", closed);
         let report = self.demo.report().await;
         self.words.insert("revision", report["active"]["digest"].as_str().unwrap().into());
     }
@@ -318,12 +357,18 @@ impl World {
         }
     }
 
+    /// Saves a policy file, and waits until there is a digest that there was not.
+    async fn save(&self, file: &str, text: &str, digest: impl Fn(&Value) -> Value) -> String {
+        let before = digest(&self.demo.report().await);
+        std::fs::write(self.demo.policies().join(file), text).unwrap();
+        let is_new = |report: &Value| digest(report) != before && digest(report).is_string();
+        digest(&self.demo.until_report(is_new).await).as_str().unwrap().to_owned()
+    }
+
     /// An edit of the policies that comes into force, so that there is a history.
     pub async fn edit(&mut self) {
-        std::fs::write(self.demo.policies().join("wider.cedar"), wider("res_8")).unwrap();
-        let first = self.words["revision"].clone();
-        let report = self.demo.until_report(|report| report["active"]["digest"] != first.as_str()).await;
-        self.words.insert("revision", report["active"]["digest"].as_str().unwrap().into());
+        let revision = self.save("wider.cedar", &wider("res_8"), |report| report["active"]["digest"].clone()).await;
+        self.words.insert("revision", revision);
     }
 
     /// The newest event: another one when anything was changed.
