@@ -54,6 +54,13 @@ pub fn encode(path: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// A target that [`normalise`] reads as this path, whatever it is; `None` where there is none, because it could be read
+/// in another way, too.
+pub fn target_of(path: &str) -> Option<Cow<'_, str>> {
+    let target = encode(path);
+    normalise(&target).is_ok_and(|read| read == path).then_some(target)
+}
+
 /// The target without scheme and authority, when it has them.
 fn without_origin(target: &str) -> Result<&str, Ambiguous> {
     if target.starts_with('/') {

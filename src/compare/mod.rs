@@ -22,7 +22,7 @@ use self::literals::Literals;
 use self::sample::Sampler;
 use self::symbolic::Symbolic;
 use crate::key::{Kind, Scope};
-use crate::policy::{PrincipalKind, Revision, Route};
+use crate::policy::{PrincipalKind, Revision, Route, common, filled, stand_in};
 use crate::prove::solver::{Session, Unproven};
 use crate::prove::witness::Witness;
 
@@ -230,26 +230,51 @@ impl Comparison {
     }
 }
 
-/// A route that one of the revisions has, or both.
+/// Paths of which each revision finds one route, or one of them none.
 struct Pair<'r> {
     before: Option<&'r Route>,
     after: Option<&'r Route>,
+    /// The method of both.
+    method: &'r str,
+    /// What they look like. Where one of them is another route's, they are not among these.
+    template: String,
 }
 
 impl<'r> Pair<'r> {
-    /// Every method and path of either revision, with the route that each revision has for it.
-    fn all(before: &'r Revision, after: &'r Revision) -> Vec<Self> {
+    /// All that there are: what a path is found as depends on every route beside it, so that each template of either
+    /// revision is tried, and whatever two of them have in common. `item` is a [`stand_in`] for both revisions: if another
+    /// route is found in the place of a parameter with it, then with every text.
+    fn all(before: &'r Revision, after: &'r Revision, item: &str) -> Vec<Self> {
         let mut seen = BTreeSet::new();
         let mut pairs = Vec::new();
-        for route in after.routes().chain(before.routes()) {
-            let path = sample::path(route, "item");
-            if !seen.insert((route.method.to_string(), path.clone())) {
-                continue;
+        let mut add = |method: &'r str, template: String| {
+            let path = filled(&template, item, item);
+            let find = |revision: &'r Revision| revision.find_route(method, &path).map(|found| found.route);
+            let (before, after) = (find(before), find(after));
+            if seen.insert((before.map(|route| route.index), after.map(|route| route.index))) {
+                pairs.push(Self { before, after, method, template });
             }
-            let find = |revision: &'r Revision| revision.find_route(&route.method, &path).map(|found| found.route);
-            pairs.push(Self { before: find(before), after: find(after) });
+        };
+        for route in after.routes().chain(before.routes()) {
+            add(&route.method, route.template.to_string());
+        }
+        for new in after.routes() {
+            for old in before.routes().filter(|old| old.method == new.method) {
+                if let Some(template) = common(&new.template, &old.template) {
+                    add(&new.method, template);
+                }
+            }
         }
         pairs
+    }
+
+    /// Whether each revision finds of a path what it finds of the others.
+    fn has(&self, before: &Revision, after: &Revision, path: &str) -> bool {
+        let is_found = |revision: &Revision, route: Option<&Route>| {
+            let found = revision.find_route(self.method, path).map(|found| found.route.index);
+            found == route.map(|route| route.index)
+        };
+        is_found(before, self.before) && is_found(after, self.after)
     }
 
     /// Whether it is one action in both, in the same groups.
@@ -308,11 +333,11 @@ impl Known {
         self.widened.is_none() && self.narrowed.is_none() && !self.is_open()
     }
 
-    fn row(self, route: &Route) -> Row {
+    fn row(self, pair: &Pair<'_>) -> Row {
         Row {
-            method: route.method.to_string(),
-            path: route.template.to_string(),
-            action: route.action_name.to_string(),
+            method: pair.method.to_owned(),
+            path: pair.template.clone(),
+            action: pair.route().map_or_else(String::new, |route| route.action_name.to_string()),
             change: Change::of(self.widened.is_some(), self.narrowed.is_some()),
             unproven: self.why_open().cloned(),
             subject: self.subject,
@@ -337,28 +362,29 @@ pub async fn compare(
         .map(|scope| Scope::from(&**scope))
         .collect();
     let literals = Literals::of(&[before, after]);
-    let sampler = Sampler::new(before, after, &literals, &scopes);
+    let item = stand_in(&[before, after], "item");
+    let sampler = Sampler::new(before, after, &literals, &scopes, &item);
     let mut symbolic = Symbolic::new(before, after, &scopes, session);
-    let pairs = Pair::all(before, after);
+    let pairs = Pair::all(before, after, &item);
     let (mut unchanged, mut open) = (0, Vec::new());
     for pair in &pairs {
         for kind in PrincipalKind::ALL {
             let callers = look(pair, Subject::of_kind(kind, &scopes), &sampler, &mut symbolic).await;
             let all = callers.len();
             let told = callers.into_iter().filter(|known| !known.is_unchanged());
-            let told: Vec<_> = told.filter_map(|known| Some((pair.route()?, known))).collect();
+            let told: Vec<_> = told.map(|known| (pair, known)).collect();
             unchanged += all - told.len();
             open.extend(told);
         }
     }
     // Where nothing is proven, many more are tried, each for its share of the time that is left.
     let mut left = u32::try_from(open.iter().filter(|(_, known)| known.is_open()).count()).unwrap_or(u32::MAX);
-    for (route, known) in open.iter_mut().filter(|(_, known)| known.is_open()) {
+    for (pair, known) in open.iter_mut().filter(|(_, known)| known.is_open()) {
         let share = limit.saturating_sub(started.elapsed()) / left.max(1);
-        sampler.search(route, known, Instant::now() + share);
+        sampler.search(pair, known, Instant::now() + share);
         left = left.saturating_sub(1);
     }
-    let mut rows: Vec<Row> = open.into_iter().map(|(route, known)| known.row(route)).collect();
+    let mut rows: Vec<Row> = open.into_iter().map(|(pair, known)| known.row(pair)).collect();
     let (of_management, same) = management::compare(before, after);
     rows.extend(of_management);
     unchanged += same;
@@ -380,7 +406,7 @@ async fn look(
 ) -> Vec<Known> {
     let mut callers: Vec<Known> = subjects.into_iter().map(Known::nothing).collect();
     let kind = callers.first().map(|known| known.subject.principal());
-    let (Some(kind), Some(route)) = (kind, pair.route()) else { return callers };
+    let Some(kind) = kind else { return callers };
     let old = pair.before.and_then(|route| route.slice(kind));
     let new = pair.after.and_then(|route| route.slice(kind));
     if pair.is_same_action() && symbolic::are_alike(old, new) {
@@ -389,7 +415,7 @@ async fn look(
     // For a solver, all restricted keys are one question, and it takes less than trying each of them.
     if callers.len() == 1 || !symbolic.asks() {
         for known in &mut callers {
-            sampler.glance(route, known);
+            sampler.glance(pair, known);
         }
     }
     for direction in [Direction::Widened, Direction::Narrowed] {

@@ -1,5 +1,6 @@
 //! Requests that are put to two revisions, by the real authorizer.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,12 +9,13 @@ use std::time::Instant;
 use jiff::{SignedDuration, Timestamp};
 
 use super::literals::{Literals, MODES};
-use super::{Decided, Difference, Direction, Known, Subject};
+use super::{Decided, Difference, Direction, Known, Pair, Subject};
 use crate::authorize::credentials::Credentials;
+use crate::authorize::path::target_of;
 use crate::authorize::verdict::{Outcome, Verdict};
 use crate::authorize::{Call, Caller, RequestLine, Stated, Transport, authorize};
 use crate::key::{AccountId, EnvironmentId, Key, KeyId, Kind, Mode, Scope, Selector};
-use crate::policy::{ContextUse, PrincipalKind, Revision, Route, Target};
+use crate::policy::{ContextUse, PrincipalKind, Revision, Route, Target, filled};
 use crate::prove::witness::Witness;
 use crate::ring::LiveKey;
 
@@ -25,12 +27,6 @@ const FEW: usize = 8;
 pub(super) const GONE: &str = "gone";
 /// An address that policies do not name.
 const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
-
-/// A path of a route: `item` in the place of each parameter.
-pub(super) fn path(route: &Route, item: &str) -> String {
-    let segments = route.template.split('/').map(|segment| if segment.starts_with('{') { item } else { segment });
-    segments.collect::<Vec<_>>().join("/")
-}
 
 /// Where a request's thing is, seen from the key.
 #[derive(Clone, Copy)]
@@ -57,6 +53,8 @@ pub(super) struct Sampler<'a> {
     after: &'a Arc<Revision>,
     literals: &'a Literals,
     scopes: &'a BTreeSet<Scope>,
+    /// What stands for an item that no policy and no route names.
+    item: &'a str,
     account: Option<AccountId>,
     other: Option<AccountId>,
     now: Timestamp,
@@ -68,40 +66,50 @@ impl<'a> Sampler<'a> {
         after: &'a Arc<Revision>,
         literals: &'a Literals,
         scopes: &'a BTreeSet<Scope>,
+        item: &'a str,
     ) -> Self {
         let (account, other) = (AccountId::random().ok(), AccountId::random().ok());
-        Self { before, after, literals, scopes, account, other, now: Timestamp::now() }
+        Self { before, after, literals, scopes, item, account, other, now: Timestamp::now() }
     }
 
     /// Tries a few requests, which differ from a plain one in one thing each, and notes one that only the later revision
     /// allows and one that only the earlier one allows.
-    pub fn glance(&self, route: &Route, known: &mut Known) {
+    pub fn glance(&self, pair: &Pair<'_>, known: &mut Known) {
         let keys = self.keys(&known.subject);
-        self.plain(route, &keys).iter().for_each(|sample| self.put(route, sample, known));
+        self.plain(pair, &keys).iter().for_each(|sample| self.put(pair, sample, known));
     }
 
     /// Tries many, until this moment.
-    pub fn search(&self, route: &Route, known: &mut Known, until: Instant) {
+    pub fn search(&self, pair: &Pair<'_>, known: &mut Known, until: Instant) {
         let keys = self.keys(&known.subject);
-        let samples = self.samples(route, &keys);
+        let samples = self.samples(pair, &keys);
         let in_time = samples.iter().take_while(|_| Instant::now() < until);
-        in_time.for_each(|sample| self.put(route, sample, known));
+        in_time.for_each(|sample| self.put(pair, sample, known));
     }
 
-    fn put(&self, route: &Route, sample: &Sample<'_>, known: &mut Known) {
+    fn put(&self, pair: &Pair<'_>, sample: &Sample<'_>, known: &mut Known) {
         if known.widened.is_some() && known.narrowed.is_some() {
             return;
         }
-        let (before, after) = (decide(self.before, route, sample), decide(self.after, route, sample));
+        let target = self.target(pair, sample.item);
+        let line = RequestLine { method: pair.method, target: &target };
+        let (before, after) = (decide(self.before, line, sample), decide(self.after, line, sample));
         let direction = match (is_allowed(&before), is_allowed(&after)) {
             (false, true) => Direction::Widened,
             (true, false) => Direction::Narrowed,
             _ => return,
         };
         if known.found(direction).is_none() {
-            let request = self.witness(route, sample);
+            let request = self.witness(pair, sample, &target);
             known.note(direction, Difference { request, before: decided(&before), after: decided(&after) });
         }
+    }
+
+    /// A target of these paths, about the item where one names it; else the service that asks says which item it is.
+    fn target(&self, pair: &Pair<'_>, item: &str) -> String {
+        let path = Some(filled(&pair.template, item, self.item)).filter(|path| pair.has(self.before, self.after, path));
+        let target = path.as_deref().and_then(target_of).map(Cow::into_owned);
+        target.unwrap_or_else(|| filled(&pair.template, self.item, self.item))
     }
 
     /// Keys of this kind; none for a call without credentials.
@@ -135,11 +143,11 @@ impl<'a> Sampler<'a> {
     }
 
     /// A request by each key, and then by one of them those that differ from it in one thing.
-    fn plain<'s>(&'s self, route: &'s Route, keys: &'s [Option<Arc<LiveKey>>]) -> Vec<Sample<'s>> {
+    fn plain<'s>(&'s self, pair: &Pair<'_>, keys: &'s [Option<Arc<LiveKey>>]) -> Vec<Sample<'s>> {
         let of_key = |key: &'s Option<Arc<LiveKey>>| Sample {
             key: key.as_ref(),
             place: Place::Own,
-            item: "item",
+            item: self.item,
             address: None,
             now: self.now,
             secure: true,
@@ -147,17 +155,17 @@ impl<'a> Sampler<'a> {
         let mut samples: Vec<Sample<'s>> = keys.iter().take(FEW).map(of_key).collect();
         let Some(first) = samples.first().copied() else { return samples };
         samples.extend(self.places().into_iter().map(|place| Sample { place, ..first }));
-        samples.extend(self.items(route).into_iter().take(FEW).map(|item| Sample { item, ..first }));
-        samples.extend(self.addresses(route).into_iter().take(FEW).map(|address| Sample { address, ..first }));
-        samples.extend(self.times(route).into_iter().take(FEW).map(|now| Sample { now, ..first }));
+        samples.extend(self.items(pair).into_iter().take(FEW).map(|item| Sample { item, ..first }));
+        samples.extend(self.addresses(pair).into_iter().take(FEW).map(|address| Sample { address, ..first }));
+        samples.extend(self.times(pair).into_iter().take(FEW).map(|now| Sample { now, ..first }));
         samples.extend(first.key.is_none().then_some(Sample { secure: false, ..first }));
         samples
     }
 
     /// The requests that are tried, [`MOST`] at most.
-    fn samples<'s>(&'s self, route: &'s Route, keys: &'s [Option<Arc<LiveKey>>]) -> Vec<Sample<'s>> {
+    fn samples<'s>(&'s self, pair: &Pair<'_>, keys: &'s [Option<Arc<LiveKey>>]) -> Vec<Sample<'s>> {
         let (addresses, times, items, places) =
-            (self.addresses(route), self.times(route), self.items(route), self.places());
+            (self.addresses(pair), self.times(pair), self.items(pair), self.places());
         let mut samples = Vec::new();
         // What policies look at least comes first, so that what is cut off is more of the same.
         for now in times {
@@ -181,29 +189,32 @@ impl<'a> Sampler<'a> {
     }
 
     /// Whether any policy of either revision reads this of the context on this route.
-    fn reads(&self, route: &Route, of: fn(&ContextUse) -> bool) -> bool {
-        let path = path(route, "item");
-        let found = |revision: &'a Arc<Revision>| revision.find_route(&route.method, &path).map(|found| found.route);
-        let routes = [self.before, self.after].into_iter().filter_map(found);
+    fn reads(pair: &Pair<'_>, of: fn(&ContextUse) -> bool) -> bool {
+        let routes = [pair.before, pair.after].into_iter().flatten();
         let mut slices = routes.flat_map(|route| PrincipalKind::ALL.into_iter().filter_map(|kind| route.slice(kind)));
         slices.any(|slice| of(&slice.reads_context))
     }
 
-    fn addresses(&self, route: &Route) -> Vec<Option<IpAddr>> {
+    fn addresses(&self, pair: &Pair<'_>) -> Vec<Option<IpAddr>> {
         let named = self.literals.addresses.iter().copied();
-        let read = self.reads(route, |reads| reads.ip).then(|| std::iter::once(ADDRESS).chain(named));
+        let read = Self::reads(pair, |reads| reads.ip).then(|| std::iter::once(ADDRESS).chain(named));
         std::iter::once(None).chain(read.into_iter().flatten().map(Some)).collect()
     }
 
-    fn times(&self, route: &Route) -> Vec<Timestamp> {
+    fn times(&self, pair: &Pair<'_>) -> Vec<Timestamp> {
         let hours = (1..24).filter_map(|hour| self.now.checked_add(SignedDuration::from_hours(hour)).ok());
-        let read = self.reads(route, |reads| reads.time).then(|| self.literals.times.iter().copied().chain(hours));
+        let read = Self::reads(pair, |reads| reads.time).then(|| self.literals.times.iter().copied().chain(hours));
         std::iter::once(self.now).chain(read.into_iter().flatten()).collect()
     }
 
-    fn items(&self, route: &Route) -> Vec<&str> {
-        let named = matches!(route.target, Target::Item(_)).then(|| self.literals.items.iter().map(String::as_str));
-        std::iter::once("item").chain(named.into_iter().flatten()).collect()
+    fn items(&self, pair: &Pair<'_>) -> Vec<&str> {
+        let is_item = |route: &Route| matches!(route.target, Target::Item(_));
+        let named = [pair.before, pair.after]
+            .into_iter()
+            .flatten()
+            .any(is_item)
+            .then(|| self.literals.items.iter().map(String::as_str));
+        std::iter::once(self.item).chain(named.into_iter().flatten()).collect()
     }
 
     fn places(&self) -> Vec<Place> {
@@ -212,7 +223,7 @@ impl<'a> Sampler<'a> {
         [Place::Own, Place::OtherMode].into_iter().chain(others).collect()
     }
 
-    fn witness(&self, route: &Route, sample: &Sample<'_>) -> Witness {
+    fn witness(&self, pair: &Pair<'_>, sample: &Sample<'_>, target: &str) -> Witness {
         let principal = match sample.key {
             None => "a call without credentials".to_owned(),
             Some(live) => {
@@ -238,9 +249,9 @@ impl<'a> Sampler<'a> {
             }
             (Place::Other(_, mode), _) => format!("another account's {} environment", mode.as_str()),
         };
-        let resource = match &route.target {
-            Target::Environment => environment,
-            Target::Item(of_type) => format!("the {} {:?} in {environment}", of_type.basename(), sample.item),
+        let resource = match pair.route().map(|route| &route.target) {
+            Some(Target::Environment) | None => environment,
+            Some(Target::Item(of_type)) => format!("the {} {:?} in {environment}", of_type.basename(), sample.item),
         };
         let mut context = BTreeMap::new();
         context.extend(sample.address.map(|address| ("ip".to_owned(), address.to_string())));
@@ -251,7 +262,7 @@ impl<'a> Sampler<'a> {
             context.insert("secure".to_owned(), "false".to_owned());
         }
         Witness {
-            request: format!("{} {}", route.method, path(route, sample.item)),
+            request: format!("{} {target}", pair.method),
             principal: principal.trim_end().to_owned(),
             resource,
             context,
@@ -279,20 +290,19 @@ pub(super) fn supposed(
     Some(LiveKey::new(key, 1))
 }
 
-fn decide(revision: &Arc<Revision>, route: &Route, sample: &Sample<'_>) -> Verdict {
+fn decide(revision: &Arc<Revision>, line: RequestLine<'_>, sample: &Sample<'_>) -> Verdict {
     let own = sample.key.map(|live| live.key.environment());
     let environment = match (sample.place, own) {
         (Place::OtherMode, Some(own)) => Some(EnvironmentId { mode: other(own.mode), ..own }),
         (Place::Own, _) | (Place::OtherMode, None) => None,
         (Place::Other(account, mode), _) => Some(EnvironmentId { account, mode }),
     };
-    let target = path(route, sample.item);
     let call = Call {
         credentials: Credentials::None,
         transport: if sample.secure { Transport::Secure } else { Transport::Insecure },
         address: sample.address,
-        line: Some(RequestLine { method: &route.method, target: &target }),
-        stated: Stated { item: None, environment },
+        line: Some(line),
+        stated: Stated { item: Some(sample.item), environment },
     };
     let caller = match sample.key {
         Some(live) => Caller::Proven(Arc::clone(live), live.key.secret.selector),

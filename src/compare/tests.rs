@@ -170,6 +170,91 @@ async fn an_action_that_leaves_its_scope_or_joins_one_is_told_of() {
     }
 }
 
+/// `context.secure` opens what a key alone could read; the route of the path that `item` makes of it is another one.
+const OPENED: &str = "@id(\"opened\")\npermit (principal is DocsApi::Anonymous, action == \
+                      DocsApi::Action::\"getResource\", resource) when { context.secure };\n";
+
+/// A route with a plain segment where `GET /v1/resources/{id}` has a parameter.
+fn beside(files: &mut BTreeMap<String, String>, segment: &str) {
+    let schema = files.get_mut(SCHEMA).unwrap();
+    let at = schema.find("  @http(\"GET /v1/resources\")").unwrap();
+    let action = format!(
+        "  @http(\"GET /v1/resources/{segment}\")\n  action beside appliesTo {{ principal: [Anonymous, SecretKey], \
+         resource: [Environment], context: Call }};\n"
+    );
+    schema.insert_str(at, &action);
+}
+
+#[tokio::test]
+async fn a_plain_route_does_not_hide_the_route_of_an_item() {
+    for segment in ["item", "any", "item-2"] {
+        let before = with(|files| beside(files, segment));
+        let after = with(|files| {
+            beside(files, segment);
+            files.insert("policies/opened.cedar".into(), OPENED.into());
+        });
+        let expected = ("no credentials".to_owned(), "GET /v1/resources/{id}".to_owned(), Change::Widened, true);
+        let comparison = compared(&before, &after).await;
+        assert_eq!(told(&comparison), std::slice::from_ref(&expected), "{}", comparison.render());
+        let untried = compare(&before, &after, None, Duration::from_mins(2)).await;
+        assert!(
+            told(&untried).iter().any(|row| (&row.1, row.2) == (&expected.1, Change::Widened)),
+            "{}",
+            untried.render()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_route_that_goes_leaves_its_path_to_the_route_of_an_item() {
+    let open = |files: &mut BTreeMap<String, String>| drop(files.insert("policies/opened.cedar".into(), OPENED.into()));
+    let after = with(open);
+    let before = with(|files| {
+        open(files);
+        beside(files, "private");
+    });
+    let expected = ("no credentials".to_owned(), "GET /v1/resources/private".to_owned());
+    let changes = |comparison: &Comparison| -> Vec<Change> {
+        let rows = told(comparison).into_iter();
+        rows.filter(|row| (&row.0, &row.1) == (&expected.0, &expected.1)).map(|row| row.2).collect()
+    };
+    let (comparison, back) = (compared(&before, &after).await, compared(&after, &before).await);
+    assert_eq!(changes(&comparison), [Change::Widened], "{}", comparison.render());
+    assert_eq!(changes(&back), [Change::Narrowed], "{}", back.render());
+    assert!(told(&comparison).iter().all(|row| row.1 != "GET /v1/resources/{id}"), "{}", comparison.render());
+}
+
+#[test]
+fn every_path_is_of_a_pair_whatever_the_templates() {
+    let revision = |templates: &[&str]| {
+        with(|files| {
+            let schema = files.get_mut(SCHEMA).unwrap();
+            let at = schema.find("  @http(\"GET /v1/resources\")").unwrap();
+            let action = |(at, template): (usize, &&str)| {
+                let resource = if template.contains("{id}") { "Resource" } else { "Environment" };
+                format!(
+                    "  @http(\"GET {template}\")\n  action more{at} appliesTo {{ principal: [SecretKey], resource: \
+                     [{resource}], context: Call }};\n"
+                )
+            };
+            schema.insert_str(at, &templates.iter().enumerate().map(action).collect::<String>());
+        })
+    };
+    let before = revision(&["/a/{id}", "/a/b", "/{_x}/item", "/{_x}/{id}/c"]);
+    let after = revision(&["/{_x}/b", "/item/{id}", "/a/{id}/{_y}", "/{id}/c/{_y}"]);
+    let item = stand_in(&[&before, &after], "item");
+    let pairs = Pair::all(&before, &after, &item);
+    let words = ["a", "b", "c", "item", "other"];
+    let two = words.iter().flat_map(|one| words.iter().map(move |two| format!("/{one}/{two}")));
+    let three = two.clone().flat_map(|path| words.iter().map(move |word| format!("{path}/{word}")));
+    for path in two.chain(three) {
+        let find = |revision: &Revision| revision.find_route("GET", &path).map(|found| found.route.index);
+        let found = (find(&before), find(&after));
+        let of = pairs.iter().filter(|pair| pair.method == "GET" && pair.has(&before, &after, &path)).count();
+        assert_eq!(of, usize::from(found != (None, None)), "{path}");
+    }
+}
+
 #[tokio::test]
 async fn without_a_solver_what_was_tried_is_told_of_and_nothing_is_called_proven() {
     let after = with(|files| {
@@ -312,7 +397,7 @@ impl Random {
             3 => Some(EnvironmentId { account, mode: Mode::Test }),
             _ => Some(EnvironmentId { account: other, mode: self.mode }),
         };
-        let target = sample::path(route, self.item);
+        let target = before.path_to(route, self.item).unwrap();
         let is_secure = self.secure || key.is_some();
         let call = Call {
             credentials: Credentials::None,

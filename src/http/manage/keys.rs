@@ -21,13 +21,13 @@ use super::view::{KeyView, Page, created, network, versioned};
 use super::{Caller, Manage, Shared, blocking};
 use crate::authorize::credentials::Credentials;
 use crate::authorize::manage::Subject;
-use crate::authorize::path::normalise;
+use crate::authorize::path::target_of;
 use crate::authorize::verdict::Outcome;
 use crate::authorize::{Call, Caller as Calling, RequestLine, Stated, Transport, authorize, authorize_by};
 use crate::http::json::time;
 use crate::key::{EnvironmentId, Key, KeyError, KeyId, KeyUpdate, Kind, Mode, NewKey, Scope};
 use crate::ledger::{Ledger, Once, key_updated};
-use crate::policy::{Revision, Route};
+use crate::policy::{Revision, Route, stand_in};
 use crate::ring::LiveKey;
 use crate::trail::{By, Event, Happened};
 
@@ -507,7 +507,7 @@ pub(super) async fn get_key_permissions(
     let item = supposed.item.as_deref().unwrap_or("item");
     let address = supposed.address.or_else(|| live.key.addresses().first().map(ipnet::IpNet::addr));
     let permission = |route: &Route| {
-        let target = filled(revision, route, item);
+        let target = target_to(revision, route, item);
         let call = Call {
             credentials: Credentials::None,
             transport: Transport::Secure,
@@ -534,7 +534,7 @@ pub(super) async fn get_key_permissions(
 /// How many routes a caller may use, about an item of its own.
 pub(super) fn permitted(revision: &Arc<Revision>, calling: &Calling, now: Timestamp) -> usize {
     let is_permitted = |route: &&Route| {
-        let target = filled(revision, route, "item");
+        let target = target_to(revision, route, "item");
         let call = Call {
             credentials: Credentials::None,
             transport: Transport::Secure,
@@ -547,27 +547,9 @@ pub(super) fn permitted(revision: &Arc<Revision>, calling: &Calling, now: Timest
     revision.routes().filter(is_permitted).count()
 }
 
-/// A path of a route, about the item where a path can name it; else any text stands in its place.
-fn filled(revision: &Revision, route: &Route, item: &str) -> String {
-    let of = |item: &str| {
-        let segment = |segment: &str| match segment.strip_prefix('{') {
-            None => segment.to_owned(),
-            Some(name) if name.starts_with('_') => "any".to_owned(),
-            Some(_) => encoded(item),
-        };
-        route.template.split('/').map(segment).collect::<Vec<_>>().join("/")
-    };
-    let is_about = |target: &str| {
-        let path = normalise(target);
-        let found = path.as_ref().ok().and_then(|path| revision.find_route(&route.method, path));
-        found.is_some_and(|found| found.route.index == route.index && found.id.is_none_or(|found| found == item))
-    };
-    Some(of(item)).filter(|target| is_about(target)).unwrap_or_else(|| of("item"))
-}
-
-/// A text as one segment of a path.
-fn encoded(text: &str) -> String {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    let one = |byte: u8| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
-    text.bytes().map(one).collect()
+/// A target that finds a route, about the item where a path can name it; else any text stands in its place.
+fn target_to(revision: &Revision, route: &Route, item: &str) -> String {
+    let of = |item: &str| Some(target_of(&revision.path_to(route, item)?)?.into_owned());
+    // A route that no path finds is none of this revision's: then nothing is, and the answer is that there is no route.
+    of(item).or_else(|| of(&stand_in(&[revision], "item"))).unwrap_or_default()
 }

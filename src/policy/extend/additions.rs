@@ -2,7 +2,7 @@
 
 use super::names::Shape;
 use super::{ExtendError, Plan, Planned};
-use crate::policy::format;
+use crate::policy::{Revision, filled, format, stand_in};
 
 /// Who may be asked about and what is known of a call, as the shipped schema has it.
 const SHIPPED: Signature<'_> =
@@ -24,7 +24,8 @@ pub(super) struct Additions {
 }
 
 impl Additions {
-    pub fn of(plan: &Plan<'_>, namespace: &str, other: &str) -> Result<Self, ExtendError> {
+    pub fn of(plan: &Plan<'_>, revision: &Revision, other: &str) -> Result<Self, ExtendError> {
+        let namespace = &revision.model().namespace;
         let quoted = &plan.quoted;
         let id = format!("scope-{}", plan.scope.replace([':', '/', '.', '_'], "-"));
         let policy = format!(
@@ -32,7 +33,7 @@ impl Additions {
         );
         let policy = format("", &policy).map_err(|rejection| ExtendError::Asked(rejection.to_string()))?;
         let types = plan.new_types.iter().map(|of_type| format!("entity {of_type} in [Environment];")).collect();
-        Ok(Self { types, policy, examples: examples(plan, &id, other) })
+        Ok(Self { types, policy, examples: examples(plan, revision, &id, other) })
     }
 
     /// All of it, with where it goes, for people to put it there.
@@ -66,15 +67,12 @@ pub(super) fn actions(plan: &Plan<'_>, signature: Signature<'_>) -> Vec<String> 
 }
 
 /// Two examples: with the scope the call is allowed, with another one it is refused for the want of a scope.
-fn examples(plan: &Plan<'_>, id: &str, other: &str) -> String {
+fn examples(plan: &Plan<'_>, revision: &Revision, id: &str, other: &str) -> String {
     let scope = plan.scope;
     let Some(route) = plan.new_routes().chain(plan.moved()).next() else { return String::new() };
-    let segments = route.template.split('/').map(|segment| match segment.strip_prefix('{') {
-        Some(name) if name.starts_with('_') => "any".to_owned(),
-        Some(_) => format!("{}_1", route.resource.to_ascii_lowercase()),
-        None => segment.to_owned(),
-    });
-    let request = format!("{} {}", route.method, segments.collect::<Vec<_>>().join("/"));
+    let item = stand_in(&[revision], &format!("{}_1", route.resource.to_ascii_lowercase()));
+    let path = filled(route.template, &item, &stand_in(&[revision], "any"));
+    let request = format!("{} {path}", route.method);
     let example = |name: &str, held: &str, expected: &str| {
         format!(
             "[[test]]\nname = \"{name}\"\nkey = {{ kind = \"restricted\", mode = \"live\", scopes = [\"{held}\"] }}\nrequest = \"{request}\"\n{expected}"

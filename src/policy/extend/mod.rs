@@ -78,7 +78,7 @@ pub enum ExtendError {
 /// [`ExtendError`]
 pub fn extend(bundle: &Bundle, revision: &Revision, scope: &NewScope, other: &str) -> Result<Vec<Edit>, ExtendError> {
     let plan = Plan::of(revision, scope)?;
-    let additions = Additions::of(&plan, &revision.model().namespace, other)?;
+    let additions = Additions::of(&plan, revision, other)?;
     let place = |why: String| ExtendError::Place { why, by_hand: additions.by_hand(&plan) };
     let mut edits = vec![places::examples(bundle, &plan, &additions).map_err(place)?];
     edits.push(places::policy(bundle, revision, &additions).map_err(place)?);

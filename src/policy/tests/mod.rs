@@ -2,7 +2,7 @@
 
 mod edits;
 mod hostile;
-mod routing;
+pub(super) mod routing;
 mod slices;
 
 use std::collections::BTreeMap;

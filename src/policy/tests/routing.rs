@@ -6,7 +6,7 @@ use proptest::sample::select;
 use super::*;
 
 /// A schema's actions with these annotations, in place of the shipped ones.
-fn bundle_of(annotations: &[String]) -> Bundle {
+pub(in crate::policy) fn bundle_of(annotations: &[String]) -> Bundle {
     let actions = annotations.iter().enumerate().map(|(at, annotation)| {
         let resource = if annotation.contains('{') { "Resource" } else { "Environment" };
         format!(
