@@ -239,7 +239,8 @@ impl Client {
         let header = response.headers().get(REQUEST_ID).and_then(|value| Some(value.to_str().ok()?.to_owned()));
         let problem: Value = response.json().await.unwrap_or_default();
         let part = |name: &str| problem.get(name).and_then(Value::as_str).map(escaped);
-        let (Some(detail), Some(code)) = (part("detail"), part("code")) else {
+        // Another listener of ours knows none of these paths.
+        let (Some(detail), Some(code)) = (part("detail"), part("code").filter(|code| code != "no_route")) else {
             return Failure { message: format!("{status}: {}", self.stranger().message), code: UNAVAILABLE };
         };
         let field = part("field").filter(|field| !detail.starts_with(&format!("{field}:")));

@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use super::keys::make;
-use super::{Ledger, LedgerError, Once, check_version, encode, persistently};
+use super::{Ledger, LedgerError, Once, check_version, decode, encode, persistently};
 use crate::key::{Account, AccountId, Cost, Key, KeyError, Kind, Mint, MintError, Mode, NewKey};
 use crate::ring::{Applied, LiveAccount};
 use crate::store::{Batch, Expect, Table};
@@ -105,17 +105,19 @@ impl Ledger {
         mut change: impl FnMut(&mut Account, &mut Batch) -> Result<(bool, Vec<Applied>), KeyError>,
     ) -> Result<Arc<LiveAccount>, LedgerError> {
         persistently(|| {
-            let live = self.ring.account(id).ok_or(LedgerError::NoAccount(*id))?;
-            check_version(live.version, expected)?;
-            let mut account = live.account.clone();
+            // The ring has what is on disk, and others may be on their way there: whoever looked at it would come too late.
+            let row = self.store.get(Table::ACCOUNTS, id.as_bytes())?.ok_or(LedgerError::NoAccount(*id))?;
+            check_version(row.version, expected)?;
+            let mut account: Account = decode(Table::ACCOUNTS, &row)?;
             let mut batch = Batch::new();
             let (changed, also) = change(&mut account, &mut batch)?;
             if !changed {
-                self.commit(&Batch::new(), [])?;
-                return Ok(live);
+                // As in `change_key`: it waits for whoever made the change that was found.
+                self.commit(&Batch::new(), [Applied::Account(account.clone(), row.version)])?;
+                return Ok(Arc::new(LiveAccount { account, version: row.version }));
             }
-            batch.put(Table::ACCOUNTS, id.as_bytes(), encode(&account), Expect::Version(live.version));
-            let version = live.version + 1;
+            batch.put(Table::ACCOUNTS, id.as_bytes(), encode(&account), Expect::Version(row.version));
+            let version = row.version + 1;
             self.commit(&batch, also.into_iter().chain([Applied::Account(account.clone(), version)]))?;
             Ok(Arc::new(LiveAccount { account, version }))
         })

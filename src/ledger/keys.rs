@@ -73,6 +73,8 @@ impl Ledger {
         once: Option<&Once>,
         mut change: impl FnMut(&mut Key) -> Result<Option<Event>, KeyError>,
     ) -> Result<(Key, u64), LedgerError> {
+        // Whoever closes the account waits, so that it does not have to begin anew for each key that changes meanwhile.
+        let _open = self.closing.read().unwrap_or_else(PoisonError::into_inner);
         persistently(|| {
             let row = self.store.get(Table::KEYS, id.as_bytes())?.ok_or(LedgerError::NoKey(*id))?;
             check_version(row.version, expected)?;

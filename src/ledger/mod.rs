@@ -99,7 +99,8 @@ pub enum LedgerError {
 pub struct Ledger {
     store: Arc<dyn Store>,
     ring: Arc<Ring>,
-    /// Read while a key is made, written while an account is closed: no key is made that the closing does not see.
+    /// Read while a key is made or changed, written while an account is closed: it sees every key as it is, and none is made
+    /// behind its back.
     closing: Arc<RwLock<()>>,
     people: Arc<Directory>,
     /// The number of the newest commit that is known to be on disk.

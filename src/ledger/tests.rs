@@ -84,6 +84,42 @@ fn a_closed_account_has_no_living_key_and_gets_none() {
 }
 
 #[test]
+fn an_account_is_renamed_and_closed_however_busy_it_and_its_keys_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = open(folder.path());
+    let (account, keys) = ledger.create_account("Vexart", COST, None, &by()).unwrap();
+    std::thread::scope(|scope| {
+        let renaming: Vec<_> = (0..4)
+            .map(|thread| {
+                let (ledger, account) = (&ledger, &account);
+                scope.spawn(move || {
+                    (0..30).all(|round| {
+                        ledger.rename_account(&account.id, &format!("{thread}-{round}"), None, &by()).is_ok()
+                    })
+                })
+            })
+            .collect();
+        assert!(renaming.into_iter().all(|thread| thread.join().unwrap()), "each of them counts");
+        assert_eq!(ledger.ring().account(&account.id).unwrap().version, 1 + 4 * 30);
+        for (key, _) in &keys {
+            scope.spawn(|| {
+                let flip = |key: &mut Key| {
+                    let on = key.state == State::Disabled;
+                    Ok(key.switch(on)?.then(|| Event::new(Happened::KeyUpdated, &by())))
+                };
+                while ledger.change_key(&key.id, None, flip).is_ok() {}
+            });
+        }
+        let is_busy = || ledger.ring().keys().iter().all(|live| live.version > 3);
+        while !is_busy() {
+            std::thread::yield_now();
+        }
+        ledger.close_account(&account.id, None, &by()).unwrap();
+    });
+    assert!(ledger.ring().keys().iter().all(|live| live.key.state == State::Revoked));
+}
+
+#[test]
 fn a_rotated_key_has_two_secrets_until_the_overlap_ends_and_a_publishable_one_shows_its_new_token() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = open(folder.path());

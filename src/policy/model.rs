@@ -232,7 +232,10 @@ fn validated(entity: Entity, schema: &Schema) -> Result<(), String> {
 }
 
 /// Whether a route's action takes the context that the daemon builds, with and without an address, and no more.
-pub(super) fn context_fits(action: &EntityUid, schema: &Schema, declared: &Declared) -> Result<(), ()> {
+///
+/// # Errors
+/// What does not fit.
+pub(super) fn context_fits(action: &EntityUid, schema: &Schema, declared: &Declared) -> Result<(), String> {
     let always = || {
         vec![
             ("secure".to_owned(), RestrictedExpression::new_bool(true)),
@@ -244,11 +247,15 @@ pub(super) fn context_fits(action: &EntityUid, schema: &Schema, declared: &Decla
     let with_address =
         always().into_iter().chain([("ip".to_owned(), RestrictedExpression::new_ip("192.0.2.1"))]).collect();
     for pairs in [always(), with_address] {
-        let context = Context::from_pairs(pairs).map_err(drop)?;
-        context.validate(schema, action).map_err(drop)?;
+        let context = Context::from_pairs(pairs).map_err(|error| chain(&error))?;
+        context.validate(schema, action).map_err(|error| chain(&error))?;
     }
-    let unknown = declared.unknown_in_context(action.id().unescaped(), &["secure", "method", "path", "time", "ip"])?;
-    if unknown.is_none() { Ok(()) } else { Err(()) }
+    let known = ["secure", "method", "path", "time", "ip"];
+    match declared.unknown_in_context(action.id().unescaped(), &known) {
+        Ok(None) => Ok(()),
+        Ok(Some(member)) => Err(format!("no call has `{member}`")),
+        Err(()) => Err("its type cannot be found".into()),
+    }
 }
 
 /// An error with its causes, which is where Cedar names the attribute.
@@ -271,8 +278,15 @@ fn api_namespace(fragments: &[Fragment<'_>]) -> Result<String, Vec<Problem>> {
         .flat_map(|(_, _, fragment)| fragment.namespaces().flatten())
         .map(|namespace| namespace.to_string())
         .collect();
+    let at = |name: &str, what: String, help: &str| {
+        let mut places = fragments.iter().filter_map(|(file, text, _)| {
+            Some(Problem::at(file, text, mention(text, "namespace", name)?, what.clone(), help))
+        });
+        places.next().unwrap_or_else(|| Problem::general(what.clone(), help))
+    };
     if namespaces.contains(management::NAMESPACE) {
-        return Err(vec![Problem::general(
+        return Err(vec![at(
+            management::NAMESPACE,
             format!("the namespace {} is Keyward's own, which the program brings", management::NAMESPACE),
             "write the API in a namespace of another name",
         )]);
@@ -284,7 +298,8 @@ fn api_namespace(fragments: &[Fragment<'_>]) -> Result<String, Vec<Problem>> {
             "the schema has no namespace for the API".into(),
             "write the API's entity types and actions within `namespace MyApi { … }`",
         )]),
-        (Some(first), Some(second)) => Err(vec![Problem::general(
+        (Some(first), Some(second)) => Err(vec![at(
+            &second,
             format!("the schema has several namespaces, {first} and {second} among them, and one is taken as the API"),
             "put the whole API into one namespace",
         )]),

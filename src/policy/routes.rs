@@ -236,9 +236,9 @@ fn route(
             )]
         })?;
     }
-    context_fits(&annotated.action, schema, declared).map_err(|()| {
+    context_fits(&annotated.action, schema, declared).map_err(|why| {
         vec![annotated.problem(
-            "the action's context is not what calls are described with",
+            format!("the action's context is not what calls are described with: {why}"),
             "use `type Call = { secure: Bool, method: String, path: String, ip?: ipaddr, time: datetime };`",
         )]
     })?;

@@ -272,6 +272,13 @@ async fn the_last_operator_stays_and_a_person_who_is_shut_out_is_out_at_once() {
         assert_eq!(answer.status(), 409);
         assert_eq!(answer.json::<Value>().await.unwrap()["code"], "last_operator");
     }
+    // Somebody with a token and no password takes their place.
+    let body = json!({ "email": "sole@example.com", "name": "Sole", "operator": true });
+    let sole = operator.done("POST", "/v1/users", body).await["id"].as_str().unwrap().to_owned();
+    let made = operator.done("POST", &format!("/v1/users/{sole}/tokens"), json!({ "name": "only" })).await;
+    let operator = operator.with(Some(made["token"].as_str().unwrap().to_owned()));
+    operator.done("DELETE", &format!("/v1/users/{me}"), Value::Null).await;
+    let me = sole;
     // Nor may their only way in go, while another operator has none.
     let body = json!({ "email": "second@example.com", "name": "Second", "operator": true });
     let second = operator.done("POST", "/v1/users", body).await["id"].as_str().unwrap().to_owned();

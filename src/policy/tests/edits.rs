@@ -106,7 +106,12 @@ fn a_bad_edit_is_refused_with_file_line_and_reason() {
         ),
         ("no schema at all", with(SCHEMA, |_| String::new()), "", "no namespace"),
         ("no namespace", with(SCHEMA, |_| "entity A;".into()), "", "no namespace"),
-        ("two namespaces", new("schemas/more.cedarschema", "namespace More { entity A; }"), "", "several namespaces"),
+        (
+            "two namespaces",
+            new("schemas/more.cedarschema", "namespace More { entity A; }"),
+            "schemas/more.cedarschema:1:11",
+            "several namespaces",
+        ),
         ("no route", with(SCHEMA, |text| text.replace("@http", "@web")), "schemas", "no route"),
         (
             "schema drops a group that its actions are in",
