@@ -9,7 +9,7 @@ use crate::harness::{Demo, PATIENCE, Serve, client};
 /// Status and body of an answer to a request under these names, at the admin listener.
 async fn ask(admin: &str, version: &str, path: &str, hosts: &[&str]) -> (u16, String) {
     let mut stream = TcpStream::connect(admin.trim_start_matches("http://")).await.unwrap();
-    let hosts: String = hosts.iter().map(|host| format!("host: {host}\r\n")).collect();
+    let hosts: String = hosts.iter().flat_map(|host| ["host: ", host, "\r\n"]).collect();
     let request = format!("GET {path} {version}\r\n{hosts}connection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
