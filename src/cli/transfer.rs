@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::client::Client;
 use super::online::Online;
 use super::terminal::{items, text};
-use super::{CONFLICT, Failure};
+use super::{CONFLICT, Failure, UNAVAILABLE};
 
 /// The newest format of an export that is understood.
 const FORMAT: u64 = 1;
@@ -70,15 +70,49 @@ fn download(given: &Download, what: &str) -> Result<(), Failure> {
     done
 }
 
+/// What has come of a file so far.
+#[derive(Default)]
+struct Progress {
+    made: u64,
+    kept: u64,
+    /// The last line that is in.
+    line: Option<usize>,
+}
+
 pub(super) fn import(given: &Import) -> Result<(), Failure> {
     let client = given.online.client()?;
-    let (mut made, mut kept) = (0, 0);
-    let mut send = |chunk: Chunk| -> Result<(), Failure> {
-        for item in items(&chunk.send(&client)?) {
-            *if text(item, "/outcome") == "made" { &mut made } else { &mut kept } += 1;
+    let mut progress = Progress::default();
+    take_over(given, &client, &mut progress).map_err(|failure| progress.told_with(failure))?;
+    let Progress { made, kept, .. } = progress;
+    given
+        .online
+        .tell(&json!({ "made": made, "kept": kept }), |_| format!("{made} imported, and {kept} were here already\n"))
+}
+
+impl Progress {
+    fn send(&mut self, chunk: Chunk, client: &Client) -> Result<(), Failure> {
+        let last = chunk.lines.last().copied();
+        for item in items(&chunk.send(client)?) {
+            *if text(item, "/outcome") == "made" { &mut self.made } else { &mut self.kept } += 1;
         }
+        self.line = last.or(self.line);
         Ok(())
-    };
+    }
+
+    /// Whoever mends the file wants to know what of it is in.
+    fn told_with(&self, failure: Failure) -> Failure {
+        let say = match self.line {
+            _ if failure.code == UNAVAILABLE => {
+                "whether all of it is in is not known; import the file again".to_owned()
+            }
+            Some(line) => format!("what stands up to line {line} is imported; mend the rest and import the file again"),
+            None => "nothing of it was imported".to_owned(),
+        };
+        Failure::of(failure.code, format!("{}\n  {say}", failure.message))
+    }
+}
+
+fn take_over(given: &Import, client: &Client, progress: &mut Progress) -> Result<(), Failure> {
     let (mut chunk, mut count, mut is_export, mut has_ended) = (Chunk::default(), 0_u64, false, false);
     for (number, line) in (1..).zip(open(&given.file)?.lines()) {
         let line = line.map_err(|error| Failure::new(format!("{}: {error}", given.file.display())))?;
@@ -104,18 +138,14 @@ pub(super) fn import(given: &Import) -> Result<(), Failure> {
             count += 1;
             chunk.add(value, number, line.len());
             if chunk.is_full() {
-                send(std::mem::take(&mut chunk))?;
+                progress.send(std::mem::take(&mut chunk), client)?;
             }
         }
     }
     if is_export && !has_ended {
-        let say = "it ends before its end; what it holds up to there is imported or not, a thousand lines at a time";
-        return Err(Failure::new(format!("{}: {say}", given.file.display())));
+        return Err(Failure::new(format!("{}: it ends before its end; take another copy", given.file.display())));
     }
-    send(chunk)?;
-    given
-        .online
-        .tell(&json!({ "made": made, "kept": kept }), |_| format!("{made} imported, and {kept} were here already\n"))
+    progress.send(chunk, client)
 }
 
 impl Chunk {
@@ -142,9 +172,7 @@ impl Chunk {
         let place = failure.message.strip_prefix("items[").and_then(|rest| rest.split_once(']'));
         let line = place.and_then(|(at, rest)| Some((self.lines.get(at.parse::<usize>().ok()?)?, rest)));
         let Some((line, rest)) = line else { return failure };
-        let first = self.lines.first().copied().unwrap_or_default();
-        let say = format!("nothing from line {first} on was imported; mend this one and import the file again");
-        Failure::of(failure.code, format!("line {line}{rest}\n  {say}"))
+        Failure::of(failure.code, format!("line {line}{rest}"))
     }
 }
 

@@ -362,3 +362,32 @@ fn a_record_that_could_not_have_been_made_here_is_refused_with_its_field() {
         assert!(!error.contains(token.as_str().unwrap()), "{error}");
     }
 }
+
+#[test]
+fn whatever_ends_an_import_early_says_what_of_the_file_is_in() {
+    let demo = Demo::start();
+    let operator = Person::operator(&demo);
+    let account = account(&operator);
+    let line = |number: usize| foreign(&account, "moved", &json!({ "sha256": format!("{number:032x}{:032x}", 0) }));
+    let many: Vec<String> = (0..1_001).map(line).collect();
+    let few = &many[..3];
+    let nothing = "nothing of it was imported";
+    let some = "what stands up to line 1000 is imported; mend the rest and import the file again";
+    let header = json!({ "keyward_export": 1 }).to_string();
+    for (lines, last, said, told) in [
+        (few, "no JSON", "line 4: this is no JSON", nothing),
+        (few, "{\"type\": \"what\"}", "line 4.type: unknown variant", nothing),
+        (few, header.as_str(), "ends before its end", nothing),
+        (&many, "no JSON", "line 1002: this is no JSON", some),
+        (&many, "{\"type\": \"what\"}", "line 1002.type: unknown variant", some),
+        (&many, "{\"end\": {\"items\": 7}}", "line 1002: items are missing", some),
+        (&many, header.as_str(), "ends before its end", some),
+    ] {
+        let (code, output, error) = operator.run(&["import", "-"], &format!("{}\n{last}\n", lines.join("\n")));
+        assert_eq!((code, output.as_str()), (1, ""), "{last}: {error}");
+        assert!(error.contains(said) && error.contains(told), "{last}: {error}");
+        let keys = operator.json(&["keys", "list", "--account", &account]);
+        let is_in = keys["items"].as_array().unwrap().iter().filter(|key| key["name"] == "moved").count();
+        assert_eq!(is_in, if told == nothing { 0 } else { 1_000 }, "{last}");
+    }
+}
