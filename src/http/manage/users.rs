@@ -24,8 +24,8 @@ use super::{Caller, Manage, Shared, blocking, unauthenticated};
 use crate::authorize::manage::Subject;
 use crate::directory::LiveUser;
 use crate::key::{AccountId, ApiTokenId, Glance, HashError, Secret, Status, UserId, UserToken};
-use crate::ledger::{Ledger, Once, SIGNED_IN};
-use crate::people::{Email, NewUser, Password, PasswordHash, RetryAfter, Role, User, verify};
+use crate::ledger::{Ledger, LedgerError, Once, SIGNED_IN};
+use crate::people::{Email, NewUser, Password, PasswordHash, PeopleError, RetryAfter, Role, User, verify};
 use crate::trail::{Actor, By, Event, Happened};
 
 /// How long a token lasts that was made by signing in.
@@ -149,6 +149,10 @@ pub(super) fn too_busy(error: &dyn std::fmt::Display) -> Refusal {
     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "busy", error.to_string()).after(1)
 }
 
+fn sign_in_failed() -> Refusal {
+    unauthenticated("sign_in_failed", "the e-mail address or the password is wrong")
+}
+
 fn too_many(wait: RetryAfter) -> Refusal {
     let seconds = wait.seconds();
     Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts", wait.to_string()).after(seconds)
@@ -167,7 +171,6 @@ impl Manage {
 
     /// The person who has this password. Whether it is the person or the password that is wrong, nobody learns.
     async fn prove(&self, email: &Email, password: &str, by: &By) -> Result<Arc<LiveUser>, Refusal> {
-        let wrong = || unauthenticated("sign_in_failed", "the e-mail address or the password is wrong");
         let source = by.address.ok_or_else(|| Refusal::internal(&"a caller without an address"))?;
         let attempt = self.throttle.begin(source, email, Instant::now()).map_err(too_many)?;
         // What could be no password costs the same as what could.
@@ -188,9 +191,30 @@ impl Manage {
             _ => {
                 drop(attempt);
                 tracing::warn!(%source, request = by.request_id.as_deref(), "a sign-in failed");
-                Err(wrong())
+                Err(sign_in_failed())
             }
         }
+    }
+
+    /// Proves the password and makes a token; nothing when the password's hash changed in between. An outdated one is
+    /// renewed, since the password itself is known at this moment alone.
+    async fn sign_in(&self, email: &Email, password: &str, by: &By) -> Result<Option<SignedIn>, Refusal> {
+        let live = self.prove(email, password, by).await?;
+        let is_outdated = live.user.usable_password().is_some_and(PasswordHash::is_outdated);
+        let renewed = match Password::typed(password) {
+            Ok(password) if is_outdated => Some(self.with_argon2(move || PasswordHash::hash(&password)).await?),
+            _ => None,
+        };
+        let (ledger, cost, user) = (self.ledger().clone(), self.cost, Arc::clone(&live.user));
+        let expires_at = by.now.checked_add(SESSION).unwrap_or(Timestamp::MAX);
+        let by = By { actor: Actor::User(user.id.to_string().into()), ..by.clone() };
+        let made = blocking(move || match ledger.sign_in(&user, renewed.as_ref(), expires_at, cost, &by) {
+            Err(LedgerError::People(PeopleError::PasswordChanged)) => Ok(None),
+            made => made.map(Some),
+        });
+        let Some((token, mint)) = made.await? else { return Ok(None) };
+        let (token_id, user) = (token.id.to_string(), UserView::of(&live.user));
+        Ok(Some(SignedIn { token: Zeroizing::new(mint.expose().to_owned()), token_id, expires_at, user }))
     }
 
     /// The hash of a new password.
@@ -212,14 +236,11 @@ pub(super) async fn sign_in(
 ) -> Result<Json<SignedIn>, Refusal> {
     let by = caller.may(Subject::System)?.clone();
     let email: Email = input.email.parse()?;
-    let live = manage.prove(&email, &input.password, &by).await?;
-    let (ledger, cost, id) = (manage.ledger().clone(), manage.cost, live.user.id);
-    let expires_at = by.now.checked_add(SESSION).unwrap_or(Timestamp::MAX);
-    let by = By { actor: Actor::User(id.to_string().into()), ..by };
-    let made = blocking(move || ledger.create_token(&id, SIGNED_IN, Some(expires_at), cost, None, &by)).await;
-    let (token, mint) = made?;
-    let (token_id, user) = (token.id.to_string(), UserView::of(&live.user));
-    Ok(Json(SignedIn { token: Zeroizing::new(mint.expose().to_owned()), token_id, expires_at, user }))
+    // The hash that was proven may be another by now, and of the same password: another sign-in renewed it.
+    match manage.sign_in(&email, &input.password, &by).await? {
+        Some(signed_in) => Ok(Json(signed_in)),
+        None => manage.sign_in(&email, &input.password, &by).await?.map(Json).ok_or_else(sign_in_failed),
+    }
 }
 
 /// Make a person known.
