@@ -130,6 +130,7 @@ impl Ledger {
         id: &UserId,
         account: AccountId,
         role: Option<Role>,
+        expected: Option<u64>,
         by: &By,
     ) -> Result<Arc<LiveUser>, LedgerError> {
         let _open = self.closing.read().unwrap_or_else(PoisonError::into_inner);
@@ -137,7 +138,7 @@ impl Ledger {
         if role.is_none() && self.people.user(id).is_some_and(|live| !live.user.roles.contains_key(&account)) {
             return Err(LedgerError::NoUser(*id));
         }
-        self.change_user(id, None, None, |user| {
+        self.change_user(id, expected, None, |user| {
             let (happened, changed) = match role {
                 Some(role) => (Happened::MemberSet, user.grant(account, role, by.now)),
                 None => (Happened::MemberRemoved, user.withdraw(&account, by.now)),
@@ -222,9 +223,15 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError`]; nothing was changed then.
-    pub fn delete_token(&self, id: &UserId, token: &ApiTokenId, by: &By) -> Result<bool, LedgerError> {
+    pub fn delete_token(
+        &self,
+        id: &UserId,
+        token: &ApiTokenId,
+        expected: Option<u64>,
+        by: &By,
+    ) -> Result<bool, LedgerError> {
         let mut had = false;
-        self.change_user(id, None, None, |user| {
+        self.change_user(id, expected, None, |user| {
             let removed = user.remove_token(token, by.now);
             had |= removed.is_some();
             Ok(removed.map(|_| Event::new(Happened::TokenDeleted, by).with("token", token.to_string())))

@@ -256,14 +256,14 @@ fn nobody_gets_a_role_in_an_account_that_is_closed_and_everybody_may_lose_theirs
     let ledger = open(folder.path());
     let (account, _) = ledger.create_account("Vexart", COST, None, &by()).unwrap();
     let [member, other] = ["ada@example.com", "bob@example.com"].map(|email| known(&ledger, email, None).id);
-    ledger.grant(&member, account.id, Some(Role::Viewer), &by()).unwrap();
+    ledger.grant(&member, account.id, Some(Role::Viewer), None, &by()).unwrap();
     ledger.close_account(&account.id, None, &by()).unwrap();
     for (user, role) in [(member, Role::Owner), (other, Role::Viewer)] {
-        let refused = ledger.grant(&user, account.id, Some(role), &by());
+        let refused = ledger.grant(&user, account.id, Some(role), None, &by());
         assert!(matches!(refused, Err(LedgerError::Key(KeyError::Closed))));
     }
     let roles = BTreeMap::from([(account.id, Role::Viewer)]);
     let new = NewUser { email: "eve@example.com".into(), name: "Eve".into(), operator: false, roles };
     assert!(matches!(ledger.create_user(new, None, None, &by()), Err(LedgerError::Key(KeyError::Closed))));
-    assert!(ledger.grant(&member, account.id, None, &by()).unwrap().user.roles.is_empty());
+    assert!(ledger.grant(&member, account.id, None, None, &by()).unwrap().user.roles.is_empty());
 }

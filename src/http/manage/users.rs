@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
+use axum::http::header::ETAG;
 use axum::http::{Response, StatusCode, Uri};
 use axum::response::IntoResponse;
 use jiff::{SignedDuration, Timestamp};
@@ -383,7 +384,7 @@ pub(super) async fn update_user(
         let event = || Event::new(Happened::UserUpdated, &by).with("fields", fields.join(", "));
         Ok((!fields.is_empty()).then(event))
     };
-    let live = blocking(move || ledger.change_user(&id, seen, None, change)).await?;
+    let live = blocking(move || ledger.change_user(&id, seen.wanted(live.version), None, change)).await?;
     Ok(versioned(live.version, UserView::of(&live.user)))
 }
 
@@ -404,20 +405,24 @@ pub(super) async fn delete_user(
 ) -> Result<Response<Body>, Refusal> {
     let live = seen_user(&manage, &caller, &user)?;
     let (ledger, id, by) = (manage.ledger().clone(), live.user.id, caller.by);
-    blocking(move || ledger.delete_user(&id, seen, &by)).await?;
+    blocking(move || ledger.delete_user(&id, seen.wanted(live.version), &by)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// Set a person's password. To change one's own, the one so far is needed. All sign-ins end.
 #[utoipa::path(
     put, path = "/v1/users/{user}/password", tag = "people", operation_id = "setPassword", request_body = SetPassword,
-    params(("user" = String, Path, description = "`usr_…`")),
-    responses((status = 204), Refusals)
+    params(
+        ("user" = String, Path, description = "`usr_…`"),
+        ("If-Match" = Option<String>, Header, description = "The person's ETag that you have seen")
+    ),
+    responses((status = 204, headers(("ETag" = String))), Refusals)
 )]
 pub(super) async fn set_password(
     State(manage): State<Shared>,
     caller: Caller,
     Path(user): Path<String>,
+    Seen(seen): Seen,
     Input(input, _): Input<SetPassword>,
 ) -> Result<Response<Body>, Refusal> {
     let live = seen_user(&manage, &caller, &user)?;
@@ -435,8 +440,8 @@ pub(super) async fn set_password(
         user.tokens.retain(|token| &*token.name != SIGNED_IN);
         Ok(Some(Event::new(Happened::UserUpdated, &by).with("fields", "password")))
     };
-    blocking(move || ledger.change_user(&id, None, None, change)).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    let live = blocking(move || ledger.change_user(&id, seen.wanted(live.version), None, change)).await?;
+    Ok((StatusCode::NO_CONTENT, [(ETAG, format!("\"{}\"", live.version))]).into_response())
 }
 
 /// Make a token for a person's scripts. It is shown this once.
@@ -482,7 +487,8 @@ pub(super) async fn create_token(
     delete, path = "/v1/users/{user}/tokens/{token}", tag = "people", operation_id = "deleteToken",
     params(
         ("user" = String, Path, description = "`usr_…`"),
-        ("token" = String, Path, description = "`tok_…`")
+        ("token" = String, Path, description = "`tok_…`"),
+        ("If-Match" = Option<String>, Header, description = "The person's ETag that you have seen")
     ),
     responses((status = 204), Refusals)
 )]
@@ -490,10 +496,11 @@ pub(super) async fn delete_token(
     State(manage): State<Shared>,
     caller: Caller,
     Path((user, token)): Path<(String, String)>,
+    Seen(seen): Seen,
 ) -> Result<Response<Body>, Refusal> {
     let live = seen_user(&manage, &caller, &user)?;
     let token: ApiTokenId = token.parse().map_err(|_| Refusal::not_found("token"))?;
     let (ledger, id, by) = (manage.ledger().clone(), live.user.id, caller.by);
-    let had = blocking(move || ledger.delete_token(&id, &token, &by)).await?;
+    let had = blocking(move || ledger.delete_token(&id, &token, seen.wanted(live.version), &by)).await?;
     if had { Ok(StatusCode::NO_CONTENT.into_response()) } else { Err(Refusal::not_found("token")) }
 }
