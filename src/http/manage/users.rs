@@ -24,7 +24,7 @@ use super::view::{Page, TokenView, UserView, created, made, versioned};
 use super::{Caller, Manage, Shared, blocking, unauthenticated};
 use crate::authorize::manage::Subject;
 use crate::directory::LiveUser;
-use crate::key::{AccountId, ApiTokenId, Glance, HashError, Secret, Status, UserId, UserToken};
+use crate::key::{AccountId, ApiTokenId, Glance, HashError, Secret, Selector, Status, UserId, UserToken};
 use crate::ledger::{Ledger, LedgerError, Once, SIGNED_IN};
 use crate::people::{Email, NewUser, Password, PasswordHash, PeopleError, RetryAfter, Role, User, verify};
 use crate::trail::{Actor, By, Event, Happened};
@@ -96,6 +96,9 @@ pub struct SetPassword {
     /// The password so far: needed to change one's own, where there is one.
     #[schema(format = Password, value_type = Option<String>)]
     current_password: Option<Zeroizing<String>>,
+    /// Whether their tokens end, too: whoever was signed in as them may have made some.
+    #[serde(default)]
+    end_tokens: bool,
 }
 
 /// A new token.
@@ -109,8 +112,8 @@ pub struct CreateToken {
     expires_at: Option<Timestamp>,
 }
 
-/// Who sends this Authorization header.
-pub(super) async fn identify(manage: &Manage, header: &[u8]) -> Result<Arc<User>, Refusal> {
+/// Who sends this Authorization header, and by which token of theirs.
+pub(super) async fn identify(manage: &Manage, header: &[u8]) -> Result<(Arc<User>, Selector), Refusal> {
     let malformed = || unauthenticated("credentials_malformed", "give one token: `Authorization: Bearer kw_…`");
     let unknown = || unauthenticated("token_unknown", "the token is not known");
     let (scheme, rest) = header.split_at_checked("Bearer ".len()).ok_or_else(malformed)?;
@@ -137,7 +140,7 @@ pub(super) async fn identify(manage: &Manage, header: &[u8]) -> Result<Arc<User>
     let live = people.by_selector(&token.selector).ok_or_else(unknown)?;
     let stored = live.user.token(&token.selector).ok_or_else(unknown)?;
     match live.user.status(stored, Timestamp::now()) {
-        Status::Good => Ok(Arc::clone(&live.user)),
+        Status::Good => Ok((Arc::clone(&live.user), token.selector)),
         Status::Expired => Err(unauthenticated("token_expired", "the token has expired; sign in, or make a new one")),
         Status::Compromised => {
             Err(unauthenticated("token_compromised", "the token is known to others; make a new one"))
@@ -409,7 +412,8 @@ pub(super) async fn delete_user(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// Set a person's password. To change one's own, the one so far is needed. All sign-ins end.
+/// Set a person's password. To change one's own, the one so far is needed; a first one of one's own is an operator's to
+/// set. All sign-ins end; tokens of scripts go on working, unless `end_tokens` is given.
 #[utoipa::path(
     put, path = "/v1/users/{user}/password", tag = "people", operation_id = "setPassword", request_body = SetPassword,
     params(
@@ -427,7 +431,12 @@ pub(super) async fn set_password(
 ) -> Result<Response<Body>, Refusal> {
     let live = seen_user(&manage, &caller, &user)?;
     let is_own = caller.user.as_ref().is_some_and(|caller| caller.id == live.user.id);
-    // A token that was left somewhere must not be enough to take a person's account over.
+    // A token that was left somewhere must not be enough to take a person's account over: whoever has it can do what the
+    // person can until it is removed, and must not be able to lock them out, nor to get in when it is gone.
+    if is_own && live.user.password.is_none() && !live.user.operator && !caller.has_signed_in() {
+        let detail = "a token is not enough to give yourself a first password; ask an operator to set one";
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "password_not_yours", detail));
+    }
     if is_own && live.user.password.is_some() {
         let missing = || Refusal::invalid(Some("current_password"), "give the password so far, too");
         let current = input.current_password.as_ref().ok_or_else(missing)?;
@@ -437,8 +446,9 @@ pub(super) async fn set_password(
     let (ledger, id, by) = (manage.ledger().clone(), live.user.id, caller.by);
     let change = move |user: &mut User| {
         user.set_password(password.clone(), by.now);
-        user.tokens.retain(|token| &*token.name != SIGNED_IN);
-        Ok(Some(Event::new(Happened::UserUpdated, &by).with("fields", "password")))
+        user.tokens.retain(|token| !input.end_tokens && &*token.name != SIGNED_IN);
+        let fields = if input.end_tokens { "password, tokens" } else { "password" };
+        Ok(Some(Event::new(Happened::UserUpdated, &by).with("fields", fields)))
     };
     let live = blocking(move || ledger.change_user(&id, seen.wanted(live.version), None, change)).await?;
     Ok((StatusCode::NO_CONTENT, [(ETAG, format!("\"{}\"", live.version))]).into_response())
