@@ -148,3 +148,29 @@ async fn a_change_is_made_to_the_version_that_was_seen_or_not_at_all() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_repeated_creation_of_a_person_with_another_password_is_another_request_also_after_a_restart() {
+    let mut demo = Demo::start();
+    let create = async |demo: &Demo, password: Option<&str>| {
+        let body = json!({ "email": "ada@example.com", "name": "Ada", "password": password });
+        let request = Person::operator(demo).request("POST", "/v1/users").header("idempotency-key", "ada").json(&body);
+        let answer = request.send().await.unwrap();
+        let replayed = answer.headers().get("idempotency-replayed").is_some();
+        let status = answer.status().as_u16();
+        (status, replayed, answer.json::<Value>().await.unwrap())
+    };
+    let (status, _, made) = create(&demo, Some("the first of passwords")).await;
+    assert_eq!(status, 201, "{made}");
+    for _ in 0..2 {
+        assert_eq!(create(&demo, Some("the first of passwords")).await, (201, true, made.clone()));
+        for other in [Some("another of passwords"), None] {
+            let (status, _, problem) = create(&demo, other).await;
+            assert_eq!((status, &problem["code"]), (422, &json!("idempotency_key_reused")), "{other:?}");
+        }
+        demo = demo.restart(&[]);
+    }
+    let path = format!("/v1/users/{}/password", made["id"].as_str().unwrap());
+    Person::operator(&demo).done("PUT", &path, json!({ "password": "changed in between" })).await;
+    assert_eq!(create(&demo, Some("the first of passwords")).await.0, 422);
+}

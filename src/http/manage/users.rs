@@ -221,6 +221,19 @@ impl Manage {
         Ok(Some(SignedIn { token: Zeroizing::new(mint.expose().to_owned()), token_id, expires_at, user }))
     }
 
+    /// Refuses a repeated creation that gives another password than the first one did. Of a password that was changed
+    /// since, nobody can say whether it is the same: that is refused, too.
+    async fn check_repeated(&self, user: &User, password: Option<&String>) -> Result<(), Refusal> {
+        let (Some(text), Some(stored)) = (password, user.password.clone()) else { return Ok(()) };
+        let password = Password::typed(text)?;
+        if self.with_argon2(move || verify(Some(&stored), &password)).await? {
+            return Ok(());
+        }
+        let detail =
+            "this Idempotency-Key was used with another password, or the password was changed since; take a new one";
+        Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", detail))
+    }
+
     /// The hash of a new password.
     async fn hashed(&self, text: &str, email: &Email) -> Result<PasswordHash, Refusal> {
         let password = Password::chosen(text, email)?;
@@ -272,14 +285,18 @@ pub(super) async fn create_user(
         None => None,
     };
     let new = NewUser { email: input.email, name: input.name, operator: input.operator, roles };
-    // Without the password, of which the store is to keep nothing but its slow hash.
-    let asked = format!("{:?}", (&new.email, &new.name, new.operator, &new.roles));
+    // Without the password, of which the store is to keep nothing but its slow hash. A repeat is held against that.
+    let asked = format!("{:?}", (&new.email, &new.name, new.operator, &new.roles, password.is_some()));
     let once = once(&caller, retry.as_deref(), uri.path(), asked.as_bytes());
     let make = move |ledger: &Ledger, once: Option<&Once>| Ok((ledger.create_user(new, password, once, &by)?, vec![]));
     let made = manage.make_once(once, make).await?;
     let (live, is_replay) = match made {
         Made::Now(live) => (live, false),
-        Made::Before(id) => (find(&manage, &id)?, true),
+        Made::Before(id) => {
+            let live = find(&manage, &id)?;
+            manage.check_repeated(&live.user, input.password.as_deref()).await?;
+            (live, true)
+        }
     };
     Ok(created(&format!("/v1/users/{}", live.user.id), live.version, is_replay, UserView::of(&live.user)))
 }
