@@ -34,7 +34,13 @@ enum Word {
     /// Remove a person, with their tokens and roles
     Remove(Which),
     /// Set a password, given on standard input; for your own, give the one so far first, on a line of its own
-    SetPassword(Which),
+    SetPassword {
+        #[command(flatten)]
+        which: Which,
+        /// Remove their tokens, too: whoever was signed in as them may have made some
+        #[arg(long)]
+        end_tokens: bool,
+    },
     /// Make a token for a person's scripts, and show it, once
     CreateToken {
         #[command(flatten)]
@@ -204,7 +210,7 @@ pub(super) fn run(given: &Users) -> Result<(), Failure> {
             client.send(Method::DELETE, &["users", &which.id(&client)?], None)?;
             online.done("removed\n")
         }
-        Word::SetPassword(which) => set_password(&client, &which.id(&client)?, online),
+        Word::SetPassword { which, end_tokens } => set_password(&client, &which.id(&client)?, *end_tokens, online),
         Word::CreateToken { which, name, expires_at } => {
             let path = ["users", &which.id(&client)?, "tokens"];
             let made = client.create(&path, &json!({ "name": name, "expires_at": expires_at }))?;
@@ -225,14 +231,18 @@ fn kept(token: &Value) -> &'static str {
     }
 }
 
-fn set_password(client: &Client, user: &str, online: &Online) -> Result<(), Failure> {
+fn set_password(client: &Client, user: &str, end_tokens: bool, online: &Online) -> Result<(), Failure> {
     let me = client.get(&["me"], &[])?;
     let needs_current = text(&me, "/id") == user && me.get("has_password") == Some(&Value::Bool(true));
     let current = needs_current.then(|| password("Password so far")).transpose()?;
     let chosen = new_password()?;
-    let body = json!({ "password": *chosen, "current_password": current.as_deref() });
+    let body = json!({ "password": *chosen, "current_password": current.as_deref(), "end_tokens": end_tokens });
     client.send(Method::PUT, &["users", user, "password"], Some(&body))?;
-    online.done("The password is set, and whoever was signed in with the one before is signed out.\n")
+    online.done(if end_tokens {
+        "The password is set, and whoever was signed in, or had a token, is signed out.\n"
+    } else {
+        "The password is set, and whoever was signed in with the one before is signed out. Tokens go on working.\n"
+    })
 }
 
 impl Which {

@@ -44,7 +44,11 @@ pub async fn set_password(Posted { visitor, fields }: Posted) -> Answer {
         visitor.warn("The two new passwords are not the same. Nothing was changed.");
         return Ok(see_other("/me"));
     }
-    let asked = json!({ "password": fields.raw("password"), "current_password": fields.raw("current") });
+    let asked = json!({
+        "password": fields.raw("password"),
+        "current_password": fields.raw("current"),
+        "end_tokens": fields.is_ticked("end_tokens"),
+    });
     let call = visitor.client.call(Method::PUT, &["users", &visitor.me.id, "password"], &[]).body(&asked);
     match call.done().await {
         Ok(()) => {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{DeletedUser, Ledger, LedgerError, Once, check_version, encode, persistently};
 use crate::directory::{Directory, LiveUser};
-use crate::key::{AccountId, ApiTokenId, Cost, Mint, MintError, Selector, StoredSecret, UserId};
+use crate::key::{AccountId, ApiTokenId, Cost, KeyError, Mint, MintError, Selector, StoredSecret, UserId};
 use crate::people::{ApiToken, MOST_TOKENS, NewUser, PasswordHash, PeopleError, Role, User, keeps_an_operator};
 use crate::store::{Batch, Expect, Table};
 use crate::trail::{By, Event, Happened};
@@ -31,10 +31,9 @@ impl Ledger {
         once: Option<&Once>,
         by: &By,
     ) -> Result<Arc<LiveUser>, LedgerError> {
+        let _open = self.closing.read().unwrap_or_else(PoisonError::into_inner);
         let _one_at_a_time = self.changing_people.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(account) = new.roles.keys().find(|account| self.ring.account(account).is_none()) {
-            return Err(LedgerError::NoAccount(*account));
-        }
+        new.roles.keys().try_for_each(|account| self.check_open(account))?;
         let mut user = User::create(new, UserId::random().map_err(MintError::from)?, by.now)?;
         if let Some(password) = password {
             user.set_password(password, by.now);
@@ -116,7 +115,13 @@ impl Ledger {
         Ok(())
     }
 
-    /// Gives a person a role in an account, or takes it away.
+    /// Refuses an account that is not there, or is closed. Hold `closing` for as long as that matters.
+    fn check_open(&self, account: &AccountId) -> Result<(), LedgerError> {
+        let live = self.ring.account(account).ok_or(LedgerError::NoAccount(*account))?;
+        if live.account.closed_at.is_some() { Err(KeyError::Closed.into()) } else { Ok(()) }
+    }
+
+    /// Gives a person a role in an account that is open, or takes it away.
     ///
     /// # Errors
     /// [`LedgerError`]; nothing was changed then.
@@ -125,12 +130,15 @@ impl Ledger {
         id: &UserId,
         account: AccountId,
         role: Option<Role>,
+        expected: Option<u64>,
         by: &By,
     ) -> Result<Arc<LiveUser>, LedgerError> {
+        let _open = self.closing.read().unwrap_or_else(PoisonError::into_inner);
+        role.map_or(Ok(()), |_| self.check_open(&account))?;
         if role.is_none() && self.people.user(id).is_some_and(|live| !live.user.roles.contains_key(&account)) {
             return Err(LedgerError::NoUser(*id));
         }
-        self.change_user(id, None, None, |user| {
+        self.change_user(id, expected, None, |user| {
             let (happened, changed) = match role {
                 Some(role) => (Happened::MemberSet, user.grant(account, role, by.now)),
                 None => (Happened::MemberRemoved, user.withdraw(&account, by.now)),
@@ -156,11 +164,53 @@ impl Ledger {
         once: Option<&Once>,
         by: &By,
     ) -> Result<(ApiToken, Mint), LedgerError> {
+        if name == SIGNED_IN {
+            return Err(PeopleError::NameOfSignIns.into());
+        }
+        self.add_token(id, (name, expires_at), cost, once, by, |_| Ok(()))
+    }
+
+    /// A new token of somebody whose password was just proven, as they were then. `renewed` is that password's hash at
+    /// today's costs, where the one that was held against it is outdated.
+    ///
+    /// # Errors
+    /// [`PeopleError::PasswordChanged`] when it is another one by now, or the person is shut out; other [`LedgerError`]s.
+    /// Nothing was made then.
+    pub fn sign_in(
+        &self,
+        proven: &User,
+        renewed: Option<&PasswordHash>,
+        expires_at: Timestamp,
+        cost: Cost,
+        by: &By,
+    ) -> Result<(ApiToken, Mint), LedgerError> {
+        self.add_token(&proven.id, (SIGNED_IN, Some(expires_at)), cost, None, by, |user| {
+            if user.usable_password() != proven.usable_password() {
+                return Err(PeopleError::PasswordChanged);
+            }
+            if let Some(renewed) = renewed {
+                user.set_password(renewed.clone(), by.now);
+            }
+            Ok(())
+        })
+    }
+
+    /// Adds a token together with what `also` changes of the person.
+    fn add_token(
+        &self,
+        id: &UserId,
+        (name, expires_at): (&str, Option<Timestamp>),
+        cost: Cost,
+        once: Option<&Once>,
+        by: &By,
+        mut also: impl FnMut(&mut User) -> Result<(), PeopleError>,
+    ) -> Result<(ApiToken, Mint), LedgerError> {
         let mint = Mint::for_user()?;
         let secret = StoredSecret::new(&mint, mint.secret().hash(cost)?, by.now);
         let token_id = ApiTokenId::random().map_err(MintError::from)?;
         let token = ApiToken::create(name, expires_at, token_id, secret, by.now)?;
         self.change_user(id, None, once, |user| {
+            also(user)?;
             make_room(user, by.now);
             user.add_token(token.clone(), by.now)?;
             let event = Event::new(Happened::TokenCreated, by);
@@ -173,9 +223,15 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError`]; nothing was changed then.
-    pub fn delete_token(&self, id: &UserId, token: &ApiTokenId, by: &By) -> Result<bool, LedgerError> {
+    pub fn delete_token(
+        &self,
+        id: &UserId,
+        token: &ApiTokenId,
+        expected: Option<u64>,
+        by: &By,
+    ) -> Result<bool, LedgerError> {
         let mut had = false;
-        self.change_user(id, None, None, |user| {
+        self.change_user(id, expected, None, |user| {
             let removed = user.remove_token(token, by.now);
             had |= removed.is_some();
             Ok(removed.map(|_| Event::new(Happened::TokenDeleted, by).with("token", token.to_string())))

@@ -1,11 +1,13 @@
 //! The life of accounts and keys, on a real store.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::*;
 use crate::key::{Cost, KeyUpdate, Kind, Mode, NewKey, Selector, State, Status, StoredSecret};
+use crate::people::{NewUser, Password, PasswordHash, Role, User};
 use crate::store::{Expect, Order, SledStore};
 use crate::trail::{Actor, By, Event, Happened};
 
@@ -247,4 +249,57 @@ fn what_came_before_there_were_rows_for_it_gets_one_when_it_goes_and_a_backup_ha
     let restored = open(elsewhere.path());
     assert_eq!(restored.import(&incoming(), ceiling, &by()).unwrap(), [MovedIn::KeptAs(key.id)]);
     assert_eq!(restored.ring().len(), 5);
+}
+
+fn known(ledger: &Ledger, email: &str, password: Option<PasswordHash>) -> User {
+    let new = NewUser { email: email.into(), name: "Ada".into(), operator: false, roles: BTreeMap::new() };
+    User::clone(&ledger.create_user(new, password, None, &by()).unwrap().user)
+}
+
+#[test]
+fn a_password_that_was_changed_after_its_proof_signs_nobody_in_and_an_outdated_hash_is_renewed() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = open(folder.path());
+    let typed = Password::typed("correct horse battery staple").unwrap();
+    let cheap = "$argon2id$v=19$m=8,t=1,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    let outdated: PasswordHash = serde_json::from_value(cheap.into()).unwrap();
+    let today = PasswordHash::hash(&typed).unwrap();
+    let proven = known(&ledger, "ada@example.com", Some(outdated));
+    let end = Timestamp::now() + SignedDuration::from_hours(12);
+    ledger.sign_in(&proven, Some(&today), end, COST, &by()).unwrap();
+    let ledger = Ledger::load(Arc::clone(ledger.store())).unwrap();
+    let live = ledger.people().user(&proven.id).unwrap();
+    assert_eq!((live.user.password.as_ref(), live.user.tokens.len()), (Some(&today), 1));
+    let refused = |proven: &User| {
+        let refused = ledger.sign_in(proven, None, end, COST, &by());
+        assert!(matches!(refused, Err(LedgerError::People(PeopleError::PasswordChanged))), "{refused:?}");
+        assert_eq!(ledger.people().user(&proven.id).unwrap().user.tokens.len(), 1);
+    };
+    refused(&proven);
+    let off = |user: &mut User| {
+        user.disable(Timestamp::now());
+        Ok(Some(Event::new(Happened::UserUpdated, &by())))
+    };
+    ledger.change_user(&proven.id, None, None, off).unwrap();
+    refused(&live.user);
+    let named = ledger.create_token(&proven.id, SIGNED_IN, None, COST, None, &by());
+    assert!(matches!(named, Err(LedgerError::People(PeopleError::NameOfSignIns))));
+}
+
+#[test]
+fn nobody_gets_a_role_in_an_account_that_is_closed_and_everybody_may_lose_theirs() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = open(folder.path());
+    let (account, _) = ledger.create_account("Vexart", COST, None, &by()).unwrap();
+    let [member, other] = ["ada@example.com", "bob@example.com"].map(|email| known(&ledger, email, None).id);
+    ledger.grant(&member, account.id, Some(Role::Viewer), None, &by()).unwrap();
+    ledger.close_account(&account.id, None, &by()).unwrap();
+    for (user, role) in [(member, Role::Owner), (other, Role::Viewer)] {
+        let refused = ledger.grant(&user, account.id, Some(role), None, &by());
+        assert!(matches!(refused, Err(LedgerError::Key(KeyError::Closed))));
+    }
+    let roles = BTreeMap::from([(account.id, Role::Viewer)]);
+    let new = NewUser { email: "eve@example.com".into(), name: "Eve".into(), operator: false, roles };
+    assert!(matches!(ledger.create_user(new, None, None, &by()), Err(LedgerError::Key(KeyError::Closed))));
+    assert!(ledger.grant(&member, account.id, None, None, &by()).unwrap().user.roles.is_empty());
 }

@@ -22,6 +22,12 @@ pub enum PeopleError {
     /// The user holds as many tokens as there may be.
     #[error("tokens: a user has at most {MOST_TOKENS}; remove one that is not used")]
     TooManyTokens,
+    /// The password was changed between its proof and what it was proven for.
+    #[error("password: it was changed a moment ago; sign in again")]
+    PasswordChanged,
+    /// Tokens of scripts must not pass for sign-ins.
+    #[error("name: sign-ins have this one; take another")]
+    NameOfSignIns,
     /// The token's expiry has passed already.
     #[error("expires_at: {0} is not in the future")]
     ExpiresInThePast(Timestamp),
@@ -38,8 +44,8 @@ impl PeopleError {
     pub fn field(&self) -> &'static str {
         match self {
             Self::Email => "email",
-            Self::Name => "name",
-            Self::PasswordLength | Self::PasswordIsEmail => "password",
+            Self::Name | Self::NameOfSignIns => "name",
+            Self::PasswordLength | Self::PasswordIsEmail | Self::PasswordChanged => "password",
             Self::TooManyTokens => "tokens",
             Self::ExpiresInThePast(_) => "expires_at",
             Self::NotOfHere(field, _) => field,
@@ -59,6 +65,8 @@ mod tests {
             PeopleError::Name,
             PeopleError::PasswordLength,
             PeopleError::PasswordIsEmail,
+            PeopleError::PasswordChanged,
+            PeopleError::NameOfSignIns,
             PeopleError::TooManyTokens,
             PeopleError::ExpiresInThePast(Timestamp::UNIX_EPOCH),
             PeopleError::NotOfHere("password", "is no Argon2id hash"),

@@ -347,6 +347,44 @@ async fn signing_in_takes_the_password_and_says_nothing_about_who_there_is() {
 }
 
 #[tokio::test]
+async fn a_token_of_scripts_takes_nobody_over_and_ends_with_the_password_when_that_is_asked_for() {
+    let demo = Demo::start();
+    let operator = Person::operator(&demo);
+    let (id, script) = operator.hired(&operator.account().await, "ada@example.com", Some("owner")).await;
+    // Ada may set passwords, her own among them, as far as policies go.
+    let path = format!("/v1/users/{id}/password");
+    let set = async |person: &Person, body: Value| {
+        let answer = person.request("PUT", &path).json(&body).send().await.unwrap();
+        let status = answer.status().as_u16();
+        (status, serde_json::from_str(&answer.text().await.unwrap()).unwrap_or(Value::Null))
+    };
+    let first = "the first of her passwords";
+    let (status, problem) = set(&script, json!({ "password": first })).await;
+    assert_eq!((status, &problem["code"]), (403, &json!("password_not_yours")));
+    assert_eq!(set(&operator, json!({ "password": first })).await.0, 204);
+    let sign_in = async |password: &str| {
+        let body = json!({ "email": "ada@example.com", "password": password });
+        let signed_in = operator.with(None).done("POST", "/v1/sign-in", body).await;
+        operator.with(Some(signed_in["token"].as_str().unwrap().to_owned()))
+    };
+    let works = async |person: &Person| person.status("GET", "/v1/me", None).await == 200;
+    let signed_in = sign_in(first).await;
+    let second = "the second of her passwords";
+    assert_eq!(set(&operator, json!({ "password": second })).await.0, 204);
+    assert_eq!((works(&signed_in).await, works(&script).await), (false, true));
+    let signed_in = sign_in(second).await;
+    assert_eq!(set(&operator, json!({ "password": first, "end_tokens": true })).await.0, 204);
+    assert_eq!((works(&signed_in).await, works(&script).await), (false, false));
+    let told = operator.done("GET", "/v1/events?limit=1", Value::Null).await;
+    assert_eq!(told["items"][0]["detail"]["fields"], "password, tokens");
+    // Nothing but a sign-in is called one.
+    let answer = operator.request("POST", &format!("/v1/users/{id}/tokens")).json(&json!({ "name": "Signed in" }));
+    let answer = answer.send().await.unwrap();
+    assert_eq!(answer.status(), 400);
+    assert_eq!(answer.json::<Value>().await.unwrap()["field"], "name");
+}
+
+#[tokio::test]
 async fn reported_leaks_kill_what_is_ours_and_nothing_else() {
     let demo = Demo::start();
     let operator = Person::operator(&demo);

@@ -94,6 +94,8 @@ async fn a_change_is_made_to_the_version_that_was_seen_or_not_at_all() {
     let account = operator.account().await;
     let (key, _) = operator.key(&account, "secret", "test").await;
     let (user, _) = operator.hired(&account, "ada@example.com", None).await;
+    let token = operator.done("POST", &format!("/v1/users/{user}/tokens"), json!({ "name": "another" })).await;
+    let token = format!("/tokens/{}", token["id"].as_str().unwrap());
     let closing = operator.done("POST", "/v1/accounts", json!({ "name": "Closing" })).await;
     let closing = closing["id"].as_str().unwrap();
     let of_key = format!("/v1/keys/{key}");
@@ -106,6 +108,8 @@ async fn a_change_is_made_to_the_version_that_was_seen_or_not_at_all() {
         let tag = answer.headers().get("etag").map(|tag| tag.to_str().unwrap().to_owned());
         (answer.status().as_u16(), tag, answer.text().await.unwrap())
     };
+    // A role is part of the person's record, at a path of the account's.
+    let member = "a member";
     for (method, thing, word, body) in [
         ("PATCH", &of_account, "", json!({ "name": "Renamed" })),
         ("PATCH", &of_key, "", json!({ "note": "seen" })),
@@ -115,26 +119,58 @@ async fn a_change_is_made_to_the_version_that_was_seen_or_not_at_all() {
         ("POST", &of_key, "/compromise", Value::Null),
         ("POST", &of_key, "/revoke", json!({})),
         ("PATCH", &of_user, "", json!({ "name": "Ada L." })),
+        ("PUT", &of_user, "/password", json!({ "password": "a password of hers" })),
+        ("PUT", &of_user, member, json!({ "role": "viewer" })),
+        ("DELETE", &of_user, member, Value::Null),
+        ("DELETE", &of_user, &token, Value::Null),
         ("DELETE", &of_user, "", Value::Null),
         ("POST", &of_closing, "/close", Value::Null),
     ] {
-        let path = format!("{thing}{word}");
+        let path = if word == member { format!("{of_account}/members/{user}") } else { format!("{thing}{word}") };
         let (_, seen, before) = send("GET", thing, "*", &Value::Null).await;
         let seen = seen.unwrap();
         let number: u64 = seen.trim_matches('"').parse().unwrap();
-        for stale in [format!("\"{}\"", number - 1), format!("\"{}\"", number + 1)] {
-            let (status, _, problem) = send(method, &path, &stale, &body).await;
+        let (older, newer) = (format!("\"{}\"", number - 1), format!("\"{}\"", number + 1));
+        for stale in [&older, &newer, &format!("{older}, {newer}"), &format!("W/{seen}"), "\"another\""] {
+            let (status, _, problem) = send(method, &path, stale, &body).await;
             assert!(status == 412 && problem.contains("\"stale\""), "{method} {path}: {status} {problem}");
         }
-        for bad in [number.to_string(), format!("W/{seen}"), format!("{seen}, {seen}")] {
+        for bad in [number.to_string(), format!("{seen}{seen}"), format!("*, {seen}")] {
             let (status, _, problem) = send(method, &path, &bad, &body).await;
             assert!(status == 400 && problem.contains("If-Match"), "{method} {path}: {status} {problem}");
         }
         assert_eq!(send("GET", thing, "*", &Value::Null).await, (200, Some(seen.clone()), before), "{method} {path}");
-        let (status, tag, said) = send(method, &path, &seen, &body).await;
+        let one_of_them = format!("W/{older}, {older}, {seen}");
+        let (status, tag, said) = send(method, &path, &one_of_them, &body).await;
         assert!((200..300).contains(&status), "{method} {path}: {status} {said}");
         if method != "DELETE" {
             assert_eq!(tag, Some(format!("\"{}\"", number + 1)), "{method} {path}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_repeated_creation_of_a_person_with_another_password_is_another_request_also_after_a_restart() {
+    let mut demo = Demo::start();
+    let create = async |demo: &Demo, password: Option<&str>| {
+        let body = json!({ "email": "ada@example.com", "name": "Ada", "password": password });
+        let request = Person::operator(demo).request("POST", "/v1/users").header("idempotency-key", "ada").json(&body);
+        let answer = request.send().await.unwrap();
+        let replayed = answer.headers().get("idempotency-replayed").is_some();
+        let status = answer.status().as_u16();
+        (status, replayed, answer.json::<Value>().await.unwrap())
+    };
+    let (status, _, made) = create(&demo, Some("the first of passwords")).await;
+    assert_eq!(status, 201, "{made}");
+    for _ in 0..2 {
+        assert_eq!(create(&demo, Some("the first of passwords")).await, (201, true, made.clone()));
+        for other in [Some("another of passwords"), None] {
+            let (status, _, problem) = create(&demo, other).await;
+            assert_eq!((status, &problem["code"]), (422, &json!("idempotency_key_reused")), "{other:?}");
+        }
+        demo = demo.restart(&[]);
+    }
+    let path = format!("/v1/users/{}/password", made["id"].as_str().unwrap());
+    Person::operator(&demo).done("PUT", &path, json!({ "password": "changed in between" })).await;
+    assert_eq!(create(&demo, Some("the first of passwords")).await.0, 422);
 }

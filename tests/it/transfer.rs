@@ -368,7 +368,7 @@ fn whatever_ends_an_import_early_says_what_of_the_file_is_in() {
     let demo = Demo::start();
     let operator = Person::operator(&demo);
     let account = account(&operator);
-    let line = |number: usize| foreign(&account, "moved", &json!({ "sha256": format!("{number:064x}") }));
+    let line = |number: usize| foreign(&account, "moved", &json!({ "sha256": format!("{number:032x}{:032x}", 0) }));
     let many: Vec<String> = (0..1_001).map(line).collect();
     let few = &many[..3];
     let nothing = "nothing of it was imported";

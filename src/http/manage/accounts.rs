@@ -17,6 +17,7 @@ use super::refusal::{Refusal, Refusals};
 use super::view::{AccountView, KeyView, Member, NewAccount, Page, created, versioned};
 use super::{Caller, Shared, blocking};
 use crate::authorize::manage::Subject;
+use crate::directory::LiveUser;
 use crate::key::{AccountId, KeyId, UserId};
 use crate::ledger::{Ledger, Once};
 use crate::people::Role;
@@ -190,7 +191,7 @@ pub(super) async fn rename_account(
 ) -> Result<Response<Body>, Refusal> {
     let live = seen_account(&manage, &caller, &account)?;
     let (ledger, id, by) = (manage.ledger().clone(), live.account.id, caller.by);
-    let live = blocking(move || ledger.rename_account(&id, &input.name, seen, &by)).await?;
+    let live = blocking(move || ledger.rename_account(&id, &input.name, seen.wanted(live.version), &by)).await?;
     Ok(versioned(live.version, AccountView::of(&live)))
 }
 
@@ -211,7 +212,7 @@ pub(super) async fn close_account(
 ) -> Result<Response<Body>, Refusal> {
     let live = seen_account(&manage, &caller, &account)?;
     let (ledger, id, by) = (manage.ledger().clone(), live.account.id, caller.by);
-    let live = blocking(move || ledger.close_account(&id, seen, &by)).await?;
+    let live = blocking(move || ledger.close_account(&id, seen.wanted(live.version), &by)).await?;
     Ok(versioned(live.version, AccountView::of(&live)))
 }
 
@@ -238,9 +239,15 @@ pub(super) async fn list_members(
 }
 
 /// Owners know each other's e-mail addresses rather than ids.
-fn member(manage: &super::Manage, named: &str) -> Result<UserId, Refusal> {
-    let by_email = || Some(manage.ledger().people().by_email(&named.parse().ok()?)?.user.id);
-    named.parse().ok().or_else(by_email).ok_or_else(|| Refusal::not_found("user"))
+fn member(manage: &super::Manage, named: &str) -> Result<Arc<LiveUser>, Refusal> {
+    let people = manage.ledger().people();
+    let by_email = || people.by_email(&named.parse().ok()?);
+    named
+        .parse()
+        .ok()
+        .and_then(|id: UserId| people.user(&id))
+        .or_else(by_email)
+        .ok_or_else(|| Refusal::not_found("user"))
 }
 
 /// Give a person a role in an account, in place of the one that they had.
@@ -249,22 +256,25 @@ fn member(manage: &super::Manage, named: &str) -> Result<UserId, Refusal> {
     request_body = SetMember,
     params(
         ("account" = String, Path, description = "`acct_…`"),
-        ("user" = String, Path, description = "`usr_…`, or their e-mail address")
+        ("user" = String, Path, description = "`usr_…`, or their e-mail address"),
+        ("If-Match" = Option<String>, Header, description = "The person's ETag that you have seen")
     ),
-    responses((status = 200, body = Member), Refusals)
+    responses((status = 200, body = Member, headers(("ETag" = String))), Refusals)
 )]
 pub(super) async fn set_member(
     State(manage): State<Shared>,
     caller: Caller,
     Path((account, user)): Path<(String, String)>,
+    Seen(seen): Seen,
     Input(input, _): Input<SetMember>,
-) -> Result<Json<Member>, Refusal> {
+) -> Result<Response<Body>, Refusal> {
     let live = seen_account(&manage, &caller, &account)?;
-    let id = member(&manage, &user)?;
+    let member = member(&manage, &user)?;
     let (ledger, account, by) = (manage.ledger().clone(), live.account.id, caller.by);
-    let user = blocking(move || ledger.grant(&id, account, Some(input.role), &by)).await?;
+    let (id, seen) = (member.user.id, seen.wanted(member.version));
+    let user = blocking(move || ledger.grant(&id, account, Some(input.role), seen, &by)).await?;
     let (email, name) = (user.user.email.as_str().to_owned(), user.user.name.to_string());
-    Ok(Json(Member { user: id.to_string(), email, name, role: input.role }))
+    Ok(versioned(user.version, Member { user: id.to_string(), email, name, role: input.role }))
 }
 
 /// Take a person's role in an account from them.
@@ -272,7 +282,8 @@ pub(super) async fn set_member(
     delete, path = "/v1/accounts/{account}/members/{user}", tag = "accounts", operation_id = "removeMember",
     params(
         ("account" = String, Path, description = "`acct_…`"),
-        ("user" = String, Path, description = "`usr_…`, or their e-mail address")
+        ("user" = String, Path, description = "`usr_…`, or their e-mail address"),
+        ("If-Match" = Option<String>, Header, description = "The person's ETag that you have seen")
     ),
     responses((status = 204), Refusals)
 )]
@@ -280,10 +291,12 @@ pub(super) async fn remove_member(
     State(manage): State<Shared>,
     caller: Caller,
     Path((account, user)): Path<(String, String)>,
+    Seen(seen): Seen,
 ) -> Result<Response<Body>, Refusal> {
     let live = seen_account(&manage, &caller, &account)?;
-    let id = member(&manage, &user)?;
+    let member = member(&manage, &user)?;
     let (ledger, account, by) = (manage.ledger().clone(), live.account.id, caller.by);
-    blocking(move || ledger.grant(&id, account, None, &by)).await?;
+    let (id, seen) = (member.user.id, seen.wanted(member.version));
+    blocking(move || ledger.grant(&id, account, None, seen, &by)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

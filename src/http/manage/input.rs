@@ -4,7 +4,7 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::header::IF_MATCH;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use serde::de::{DeserializeOwned, Error, IntoDeserializer};
 use serde::{Deserialize, Deserializer};
@@ -61,20 +61,65 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     }
 }
 
-/// The version that the caller has seen: `If-Match: "3"`, as `ETag` gave it. Without it, any will do.
-pub struct Seen(pub Option<u64>);
+/// What the caller has seen: `If-Match`, with an ETag as it was answered, or several of them (RFC 9110, section 13.1.1).
+pub struct Seen(pub Tags);
 
 impl<S: Send + Sync> FromRequestParts<S> for Seen {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        let Some(text) = single(&parts.headers, IF_MATCH.as_str())? else { return Ok(Self(None)) };
-        if text == "*" {
-            return Ok(Self(None));
+        let lines: Result<Vec<_>, _> = parts.headers.get_all(IF_MATCH).iter().map(HeaderValue::to_str).collect();
+        let tags = match lines {
+            Ok(lines) if lines.is_empty() => Some(Tags::Any),
+            Ok(lines) => Tags::read(&lines.join(",")),
+            Err(_) => None,
+        };
+        let say = "give ETags as they were answered, for example \"3\", separated by commas; or *";
+        tags.map(Self).ok_or_else(|| Refusal::invalid(Some("If-Match"), say))
+    }
+}
+
+/// The versions of a thing of which it must have one, for a change to be made.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Tags {
+    /// It must be there.
+    Any,
+    /// One of these. A tag that is weak, or none of ours, is no version's.
+    Versions(Vec<u64>),
+}
+
+impl Tags {
+    /// The version that the thing must have when it is changed, given the one that it has now: another one than that, if
+    /// the caller has not seen it, so that the change is refused.
+    pub fn wanted(&self, now: u64) -> Option<u64> {
+        match self {
+            Self::Any => None,
+            Self::Versions(seen) if seen.contains(&now) => Some(now),
+            // Versions begin at 1.
+            Self::Versions(seen) => Some(seen.first().copied().unwrap_or_default()),
         }
-        let version = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).and_then(|text| text.parse().ok());
-        let invalid = || Refusal::invalid(Some("If-Match"), "give one ETag as it was answered, for example \"3\"");
-        version.map(|version| Self(Some(version))).ok_or_else(invalid)
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        if text.trim() == "*" {
+            return Some(Self::Any);
+        }
+        let (mut rest, mut versions, mut is_empty) = (text, Vec::new(), true);
+        loop {
+            rest = rest.trim_start_matches([' ', '\t', ',']);
+            if rest.is_empty() {
+                return (!is_empty).then_some(Self::Versions(versions));
+            }
+            let (strong, weak) = (rest.strip_prefix('"'), rest.strip_prefix("W/\""));
+            let (tag, behind) = strong.or(weak)?.split_once('"')?;
+            let is_next = behind.trim_start_matches([' ', '\t']);
+            if !tag.bytes().all(|byte| byte.is_ascii_graphic()) || !(is_next.is_empty() || is_next.starts_with(',')) {
+                return None;
+            }
+            let version = tag.parse().ok().filter(|version: &u64| strong.is_some() && version.to_string() == tag);
+            versions.extend(version);
+            (rest, is_empty) = (is_next, false);
+        }
     }
 }
 
@@ -141,4 +186,56 @@ pub fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
 #[expect(clippy::option_option, reason = "three things are told apart")]
 pub fn nullable_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Timestamp>>, D::Error> {
     json::time(deserializer).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn if_match_is_read_as_a_list_of_entity_tags() {
+        let versions = |versions: &[u64]| Some(Tags::Versions(versions.to_vec()));
+        for (text, expected) in [
+            ("*", Some(Tags::Any)),
+            (" * ", Some(Tags::Any)),
+            ("\"3\"", versions(&[3])),
+            ("\"1\", \"2\"", versions(&[1, 2])),
+            (",\"1\" ,,\t\"2\",", versions(&[1, 2])),
+            ("W/\"3\"", versions(&[])),
+            ("W/\"3\",\"4\"", versions(&[4])),
+            ("\"\", \"a,b\", \"03\", \"+3\", \"5\"", versions(&[5])),
+            ("", None),
+            (", ,", None),
+            ("3", None),
+            ("\"3", None),
+            ("w/\"3\"", None),
+            ("\"3\"\"4\"", None),
+            ("\"3\" \"4\"", None),
+            ("\"3 4\"", None),
+            ("*, \"3\"", None),
+        ] {
+            assert_eq!(Tags::read(text), expected, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_change_is_wanted_of_the_version_that_there_is_exactly_when_it_was_seen(
+            seen in prop::collection::vec(1..9_u64, 0..5),
+            now in 1..9_u64,
+        ) {
+            let wanted = Tags::Versions(seen.clone()).wanted(now);
+            prop_assert_eq!(wanted == Some(now), seen.contains(&now));
+            prop_assert!(wanted.is_some());
+            let text = seen.iter().map(|version| format!("\"{version}\"")).collect::<Vec<_>>().join(", ");
+            prop_assert_eq!(Tags::read(&text), (!seen.is_empty()).then_some(Tags::Versions(seen)));
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in ".*") {
+            let _ = Tags::read(&text);
+        }
+    }
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::accounts::find_account;
-use super::input::{Input, Params, RetryKey, Seen, duration, nullable, nullable_time};
+use super::input::{Input, Params, RetryKey, Seen, Tags, duration, nullable, nullable_time};
 use super::key_list::KeyFilter;
 use super::once::{Made, once, shown};
 use super::refusal::{Refusal, Refusals};
@@ -288,12 +288,13 @@ async fn change(
     manage: &Manage,
     caller: Caller,
     key: &str,
-    seen: Option<u64>,
+    seen: Tags,
     mut change: impl FnMut(&mut Key, &By) -> Result<Option<Event>, KeyError> + Send + 'static,
 ) -> Result<Response<Body>, Refusal> {
     let live = seen_key(manage, &caller, key)?;
     let (ledger, id, by) = (manage.ledger().clone(), live.key.id, caller.by);
     let now = by.now;
+    let seen = seen.wanted(live.version);
     let (key, version) = blocking(move || ledger.change_key(&id, seen, |key| change(key, &by))).await?;
     Ok(versioned(version, KeyView::of(&key, now)))
 }
@@ -387,6 +388,7 @@ pub(super) async fn revoke_key(
     let live = seen_key(&manage, &caller, &key)?;
     let (ledger, id, by) = (manage.ledger().clone(), live.key.id, caller.by);
     let now = by.now;
+    let seen = seen.wanted(live.version);
     let (key, version, _) = blocking(move || ledger.revoke_key(&id, seen, input.reason.as_deref(), &by)).await?;
     Ok(versioned(version, KeyView::of(&key, now)))
 }
@@ -436,7 +438,7 @@ pub(super) async fn rotate_key(
     let overlap = input.overlap.map_or(Ok(OVERLAP), |text| duration("overlap", &text))?;
     let once = once(&caller, retry.as_deref(), uri.path(), &bytes);
     let (id, cost, by, asked) = (live.key.id, manage.cost, caller.by, once.clone());
-    let now = by.now;
+    let (now, seen) = (by.now, seen.wanted(live.version));
     let make = move |ledger: &Ledger, once: Option<&Once>| {
         let (key, version, mint) = ledger.rotate_key(&id, seen, overlap, cost, once, &by)?;
         let token = shown(&id, &mint);

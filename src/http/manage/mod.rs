@@ -58,8 +58,8 @@ use super::source::client_address;
 use crate::activate::Activator;
 use crate::authorize::manage::{Asking, Subject, manage};
 use crate::evaluation::Evaluation;
-use crate::key::Cost;
-use crate::ledger::{Ledger, LedgerError};
+use crate::key::{Cost, Selector};
+use crate::ledger::{Ledger, LedgerError, SIGNED_IN};
 use crate::pdp::Pdp;
 use crate::people::{Role, Throttle, User};
 use crate::policy::{Operation, Revision};
@@ -188,13 +188,14 @@ impl Manage {
             [one] => Some(users::identify(self, one.as_bytes()).await?),
             _ => return Err(unauthenticated("credentials_malformed", "give one Authorization header")),
         };
+        let (user, token) = user.unzip();
         let now = Timestamp::now();
         let actor = match &user {
             Some(user) => Actor::User(user.id.to_string().into()),
             None => Actor::Anonymous,
         };
         let by = By { actor, address: Some(address), request_id: Some(id.as_str().into()), now };
-        let caller = Caller { user, operation, revision, by, has_asked: Arc::default() };
+        let caller = Caller { user, token, operation, revision, by, has_asked: Arc::default() };
         // Whoever has no token is told so before anything else, whatever the request looks like.
         if caller.user.is_none()
             && !matches!(caller.asked(&caller.operation, Subject::System), Evaluation::Permitted(_))
@@ -260,6 +261,8 @@ fn operations() -> OpenApiRouter<Shared> {
 #[derive(Clone)]
 struct Caller {
     user: Option<Arc<User>>,
+    /// Which of their tokens they gave.
+    token: Option<Selector>,
     operation: Operation,
     revision: Arc<Revision>,
     by: By,
@@ -305,6 +308,12 @@ impl Caller {
             let role = self.user.as_deref().and_then(|user| user.roles.get(&id).copied());
             *answers.entry(role).or_insert_with(ask)
         });
+    }
+
+    /// Whether they proved their password a while ago, and did not just have a token of scripts.
+    fn has_signed_in(&self) -> bool {
+        let token = self.user.as_ref().zip(self.token).and_then(|(user, token)| user.token(&token));
+        token.is_some_and(|token| &*token.name == SIGNED_IN)
     }
 
     fn without_token() -> Refusal {

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
+use axum::http::header::ETAG;
 use axum::http::{Response, StatusCode, Uri};
 use axum::response::IntoResponse;
 use jiff::{SignedDuration, Timestamp};
@@ -23,9 +24,9 @@ use super::view::{Page, TokenView, UserView, created, made, versioned};
 use super::{Caller, Manage, Shared, blocking, unauthenticated};
 use crate::authorize::manage::Subject;
 use crate::directory::LiveUser;
-use crate::key::{AccountId, ApiTokenId, Glance, HashError, Secret, Status, UserId, UserToken};
-use crate::ledger::{Ledger, Once, SIGNED_IN};
-use crate::people::{Email, NewUser, Password, PasswordHash, RetryAfter, Role, User, verify};
+use crate::key::{AccountId, ApiTokenId, Glance, HashError, Secret, Selector, Status, UserId, UserToken};
+use crate::ledger::{Ledger, LedgerError, Once, SIGNED_IN};
+use crate::people::{Email, NewUser, Password, PasswordHash, PeopleError, RetryAfter, Role, User, verify};
 use crate::trail::{Actor, By, Event, Happened};
 
 /// How long a token lasts that was made by signing in.
@@ -95,6 +96,9 @@ pub struct SetPassword {
     /// The password so far: needed to change one's own, where there is one.
     #[schema(format = Password, value_type = Option<String>)]
     current_password: Option<Zeroizing<String>>,
+    /// Whether their tokens end, too: whoever was signed in as them may have made some.
+    #[serde(default)]
+    end_tokens: bool,
 }
 
 /// A new token.
@@ -108,8 +112,8 @@ pub struct CreateToken {
     expires_at: Option<Timestamp>,
 }
 
-/// Who sends this Authorization header.
-pub(super) async fn identify(manage: &Manage, header: &[u8]) -> Result<Arc<User>, Refusal> {
+/// Who sends this Authorization header, and by which token of theirs.
+pub(super) async fn identify(manage: &Manage, header: &[u8]) -> Result<(Arc<User>, Selector), Refusal> {
     let malformed = || unauthenticated("credentials_malformed", "give one token: `Authorization: Bearer kw_…`");
     let unknown = || unauthenticated("token_unknown", "the token is not known");
     let (scheme, rest) = header.split_at_checked("Bearer ".len()).ok_or_else(malformed)?;
@@ -136,7 +140,7 @@ pub(super) async fn identify(manage: &Manage, header: &[u8]) -> Result<Arc<User>
     let live = people.by_selector(&token.selector).ok_or_else(unknown)?;
     let stored = live.user.token(&token.selector).ok_or_else(unknown)?;
     match live.user.status(stored, Timestamp::now()) {
-        Status::Good => Ok(Arc::clone(&live.user)),
+        Status::Good => Ok((Arc::clone(&live.user), token.selector)),
         Status::Expired => Err(unauthenticated("token_expired", "the token has expired; sign in, or make a new one")),
         Status::Compromised => {
             Err(unauthenticated("token_compromised", "the token is known to others; make a new one"))
@@ -147,6 +151,10 @@ pub(super) async fn identify(manage: &Manage, header: &[u8]) -> Result<Arc<User>
 
 pub(super) fn too_busy(error: &dyn std::fmt::Display) -> Refusal {
     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "busy", error.to_string()).after(1)
+}
+
+fn sign_in_failed() -> Refusal {
+    unauthenticated("sign_in_failed", "the e-mail address or the password is wrong")
 }
 
 fn too_many(wait: RetryAfter) -> Refusal {
@@ -167,7 +175,6 @@ impl Manage {
 
     /// The person who has this password. Whether it is the person or the password that is wrong, nobody learns.
     async fn prove(&self, email: &Email, password: &str, by: &By) -> Result<Arc<LiveUser>, Refusal> {
-        let wrong = || unauthenticated("sign_in_failed", "the e-mail address or the password is wrong");
         let source = by.address.ok_or_else(|| Refusal::internal(&"a caller without an address"))?;
         let attempt = self.throttle.begin(source, email, Instant::now()).map_err(too_many)?;
         // What could be no password costs the same as what could.
@@ -188,9 +195,43 @@ impl Manage {
             _ => {
                 drop(attempt);
                 tracing::warn!(%source, request = by.request_id.as_deref(), "a sign-in failed");
-                Err(wrong())
+                Err(sign_in_failed())
             }
         }
+    }
+
+    /// Proves the password and makes a token; nothing when the password's hash changed in between. An outdated one is
+    /// renewed, since the password itself is known at this moment alone.
+    async fn sign_in(&self, email: &Email, password: &str, by: &By) -> Result<Option<SignedIn>, Refusal> {
+        let live = self.prove(email, password, by).await?;
+        let is_outdated = live.user.usable_password().is_some_and(PasswordHash::is_outdated);
+        let renewed = match Password::typed(password) {
+            Ok(password) if is_outdated => Some(self.with_argon2(move || PasswordHash::hash(&password)).await?),
+            _ => None,
+        };
+        let (ledger, cost, user) = (self.ledger().clone(), self.cost, Arc::clone(&live.user));
+        let expires_at = by.now.checked_add(SESSION).unwrap_or(Timestamp::MAX);
+        let by = By { actor: Actor::User(user.id.to_string().into()), ..by.clone() };
+        let made = blocking(move || match ledger.sign_in(&user, renewed.as_ref(), expires_at, cost, &by) {
+            Err(LedgerError::People(PeopleError::PasswordChanged)) => Ok(None),
+            made => made.map(Some),
+        });
+        let Some((token, mint)) = made.await? else { return Ok(None) };
+        let (token_id, user) = (token.id.to_string(), UserView::of(&live.user));
+        Ok(Some(SignedIn { token: Zeroizing::new(mint.expose().to_owned()), token_id, expires_at, user }))
+    }
+
+    /// Refuses a repeated creation that gives another password than the first one did. Of a password that was changed
+    /// since, nobody can say whether it is the same: that is refused, too.
+    async fn check_repeated(&self, user: &User, password: Option<&String>) -> Result<(), Refusal> {
+        let (Some(text), Some(stored)) = (password, user.password.clone()) else { return Ok(()) };
+        let password = Password::typed(text)?;
+        if self.with_argon2(move || verify(Some(&stored), &password)).await? {
+            return Ok(());
+        }
+        let detail =
+            "this Idempotency-Key was used with another password, or the password was changed since; take a new one";
+        Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", detail))
     }
 
     /// The hash of a new password.
@@ -212,14 +253,11 @@ pub(super) async fn sign_in(
 ) -> Result<Json<SignedIn>, Refusal> {
     let by = caller.may(Subject::System)?.clone();
     let email: Email = input.email.parse()?;
-    let live = manage.prove(&email, &input.password, &by).await?;
-    let (ledger, cost, id) = (manage.ledger().clone(), manage.cost, live.user.id);
-    let expires_at = by.now.checked_add(SESSION).unwrap_or(Timestamp::MAX);
-    let by = By { actor: Actor::User(id.to_string().into()), ..by };
-    let made = blocking(move || ledger.create_token(&id, SIGNED_IN, Some(expires_at), cost, None, &by)).await;
-    let (token, mint) = made?;
-    let (token_id, user) = (token.id.to_string(), UserView::of(&live.user));
-    Ok(Json(SignedIn { token: Zeroizing::new(mint.expose().to_owned()), token_id, expires_at, user }))
+    // The hash that was proven may be another by now, and of the same password: another sign-in renewed it.
+    match manage.sign_in(&email, &input.password, &by).await? {
+        Some(signed_in) => Ok(Json(signed_in)),
+        None => manage.sign_in(&email, &input.password, &by).await?.map(Json).ok_or_else(sign_in_failed),
+    }
 }
 
 /// Make a person known.
@@ -247,14 +285,18 @@ pub(super) async fn create_user(
         None => None,
     };
     let new = NewUser { email: input.email, name: input.name, operator: input.operator, roles };
-    // Without the password, of which the store is to keep nothing but its slow hash.
-    let asked = format!("{:?}", (&new.email, &new.name, new.operator, &new.roles));
+    // Without the password, of which the store is to keep nothing but its slow hash. A repeat is held against that.
+    let asked = format!("{:?}", (&new.email, &new.name, new.operator, &new.roles, password.is_some()));
     let once = once(&caller, retry.as_deref(), uri.path(), asked.as_bytes());
     let make = move |ledger: &Ledger, once: Option<&Once>| Ok((ledger.create_user(new, password, once, &by)?, vec![]));
     let made = manage.make_once(once, make).await?;
     let (live, is_replay) = match made {
         Made::Now(live) => (live, false),
-        Made::Before(id) => (find(&manage, &id)?, true),
+        Made::Before(id) => {
+            let live = find(&manage, &id)?;
+            manage.check_repeated(&live.user, input.password.as_deref()).await?;
+            (live, true)
+        }
     };
     Ok(created(&format!("/v1/users/{}", live.user.id), live.version, is_replay, UserView::of(&live.user)))
 }
@@ -362,7 +404,7 @@ pub(super) async fn update_user(
         let event = || Event::new(Happened::UserUpdated, &by).with("fields", fields.join(", "));
         Ok((!fields.is_empty()).then(event))
     };
-    let live = blocking(move || ledger.change_user(&id, seen, None, change)).await?;
+    let live = blocking(move || ledger.change_user(&id, seen.wanted(live.version), None, change)).await?;
     Ok(versioned(live.version, UserView::of(&live.user)))
 }
 
@@ -383,25 +425,35 @@ pub(super) async fn delete_user(
 ) -> Result<Response<Body>, Refusal> {
     let live = seen_user(&manage, &caller, &user)?;
     let (ledger, id, by) = (manage.ledger().clone(), live.user.id, caller.by);
-    blocking(move || ledger.delete_user(&id, seen, &by)).await?;
+    blocking(move || ledger.delete_user(&id, seen.wanted(live.version), &by)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// Set a person's password. To change one's own, the one so far is needed. All sign-ins end.
+/// Set a person's password. To change one's own, the one so far is needed; a first one of one's own is an operator's to
+/// set. All sign-ins end; tokens of scripts go on working, unless `end_tokens` is given.
 #[utoipa::path(
     put, path = "/v1/users/{user}/password", tag = "people", operation_id = "setPassword", request_body = SetPassword,
-    params(("user" = String, Path, description = "`usr_…`")),
-    responses((status = 204), Refusals)
+    params(
+        ("user" = String, Path, description = "`usr_…`"),
+        ("If-Match" = Option<String>, Header, description = "The person's ETag that you have seen")
+    ),
+    responses((status = 204, headers(("ETag" = String))), Refusals)
 )]
 pub(super) async fn set_password(
     State(manage): State<Shared>,
     caller: Caller,
     Path(user): Path<String>,
+    Seen(seen): Seen,
     Input(input, _): Input<SetPassword>,
 ) -> Result<Response<Body>, Refusal> {
     let live = seen_user(&manage, &caller, &user)?;
     let is_own = caller.user.as_ref().is_some_and(|caller| caller.id == live.user.id);
-    // A token that was left somewhere must not be enough to take a person's account over.
+    // A token that was left somewhere must not be enough to take a person's account over: whoever has it can do what the
+    // person can until it is removed, and must not be able to lock them out, nor to get in when it is gone.
+    if is_own && live.user.password.is_none() && !live.user.operator && !caller.has_signed_in() {
+        let detail = "a token is not enough to give yourself a first password; ask an operator to set one";
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "password_not_yours", detail));
+    }
     if is_own && live.user.password.is_some() {
         let missing = || Refusal::invalid(Some("current_password"), "give the password so far, too");
         let current = input.current_password.as_ref().ok_or_else(missing)?;
@@ -411,11 +463,12 @@ pub(super) async fn set_password(
     let (ledger, id, by) = (manage.ledger().clone(), live.user.id, caller.by);
     let change = move |user: &mut User| {
         user.set_password(password.clone(), by.now);
-        user.tokens.retain(|token| &*token.name != SIGNED_IN);
-        Ok(Some(Event::new(Happened::UserUpdated, &by).with("fields", "password")))
+        user.tokens.retain(|token| !input.end_tokens && &*token.name != SIGNED_IN);
+        let fields = if input.end_tokens { "password, tokens" } else { "password" };
+        Ok(Some(Event::new(Happened::UserUpdated, &by).with("fields", fields)))
     };
-    blocking(move || ledger.change_user(&id, None, None, change)).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    let live = blocking(move || ledger.change_user(&id, seen.wanted(live.version), None, change)).await?;
+    Ok((StatusCode::NO_CONTENT, [(ETAG, format!("\"{}\"", live.version))]).into_response())
 }
 
 /// Make a token for a person's scripts. It is shown this once.
@@ -461,7 +514,8 @@ pub(super) async fn create_token(
     delete, path = "/v1/users/{user}/tokens/{token}", tag = "people", operation_id = "deleteToken",
     params(
         ("user" = String, Path, description = "`usr_…`"),
-        ("token" = String, Path, description = "`tok_…`")
+        ("token" = String, Path, description = "`tok_…`"),
+        ("If-Match" = Option<String>, Header, description = "The person's ETag that you have seen")
     ),
     responses((status = 204), Refusals)
 )]
@@ -469,10 +523,11 @@ pub(super) async fn delete_token(
     State(manage): State<Shared>,
     caller: Caller,
     Path((user, token)): Path<(String, String)>,
+    Seen(seen): Seen,
 ) -> Result<Response<Body>, Refusal> {
     let live = seen_user(&manage, &caller, &user)?;
     let token: ApiTokenId = token.parse().map_err(|_| Refusal::not_found("token"))?;
     let (ledger, id, by) = (manage.ledger().clone(), live.user.id, caller.by);
-    let had = blocking(move || ledger.delete_token(&id, &token, &by)).await?;
+    let had = blocking(move || ledger.delete_token(&id, &token, seen.wanted(live.version), &by)).await?;
     if had { Ok(StatusCode::NO_CONTENT.into_response()) } else { Err(Refusal::not_found("token")) }
 }
