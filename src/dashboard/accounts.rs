@@ -28,6 +28,7 @@ struct List {
     once: Zeroizing<String>,
     name: String,
     problem: Option<Problem>,
+    is_first: bool,
     next: Option<String>,
 }
 
@@ -45,7 +46,17 @@ async fn listed(visitor: &Visitor, fields: &Fields, name: &str, problem: Option<
     let next = accounts.next.map(|next| with(fields.pairs(), "after", &next));
     let once = random().map_err(|error| Problem::internal(&error))?;
     let (accounts, total) = (accounts.items, accounts.total.unwrap_or_default());
-    Ok(List { frame, accounts, total, search, once, name: name.to_owned(), problem, next })
+    Ok(List {
+        frame,
+        accounts,
+        total,
+        search,
+        once,
+        name: name.to_owned(),
+        problem,
+        is_first: fields.text("after").is_empty(),
+        next,
+    })
 }
 
 #[derive(Template)]

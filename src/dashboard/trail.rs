@@ -17,7 +17,7 @@ use super::show::{Moment, with};
 use super::visitor::{Answer, Visitor};
 use crate::http::manage::view::{EventView, Member, Page as ListOf, UserView};
 use crate::key::Mode;
-use crate::trail::Actor;
+use crate::trail::{Actor, Happened};
 
 /// Events of a page.
 const PAGE: &str = "50";
@@ -81,7 +81,8 @@ pub struct Detail {
 }
 
 impl Detail {
-    fn new(name: &str, value: &str) -> Self {
+    /// `is_kept` says of a revision's digest that the history may have it.
+    fn new(name: &str, value: &str, is_kept: bool) -> Self {
         let is_digest = matches!(name, "digest" | "before");
         let said = if is_digest {
             short(value).to_owned()
@@ -90,10 +91,12 @@ impl Detail {
         } else {
             value.parse().map_or_else(|_| value.to_owned(), |at| Moment::new(at, at).exact())
         };
+        // What begins with space is an example of the line before, which the revision's page has, too.
+        let lines = said.split("; ").filter(|line| !line.starts_with(' '));
         Self {
             name: name.replace('_', " "),
-            lines: said.split("; ").map(str::to_owned).collect(),
-            href: is_digest.then(|| format!("/policies/history/{value}")),
+            lines: lines.map(str::to_owned).collect(),
+            href: (is_digest && is_kept).then(|| format!("/policies/history/{value}")),
         }
     }
 }
@@ -124,6 +127,12 @@ impl Happening {
         self.view.event.key.map(|key| key.to_string())
     }
 
+    /// The account that it is about, where it is about nothing in it.
+    pub fn account(&self) -> Option<String> {
+        let event = &self.view.event;
+        event.account.filter(|_| event.key.is_none() && event.user.is_none()).map(|account| account.to_string())
+    }
+
     /// The person that it is about.
     pub fn user(&self) -> Option<String> {
         Some(self.names.of(&self.view.event.user?.to_string()))
@@ -131,7 +140,8 @@ impl Happening {
 
     /// What else there is to say.
     pub fn details(&self) -> Vec<Detail> {
-        self.view.event.detail.iter().map(|(name, value)| Detail::new(name, value)).collect()
+        let is_kept = self.view.event.happened != Happened::PolicyRefused;
+        self.view.event.detail.iter().map(|(name, value)| Detail::new(name, value, is_kept)).collect()
     }
 }
 
@@ -218,16 +228,22 @@ mod tests {
             ("old_secret_ends_at", "2026-11-26T03:33:16.217851662Z", vec!["26 November 2026, 03:33:16 UTC"], false),
             ("digest", "0123456789abcdef", vec!["01234567"], true),
             ("commit", "0123456789abcdef", vec!["0123456"], false),
-            ("difference", "1 widened; 2 unchanged", vec!["1 widened", "2 unchanged"], false),
+            (
+                "difference",
+                "1 widened; 2 unchanged; + widened;     GET /",
+                vec!["1 widened", "2 unchanged", "+ widened"],
+                false,
+            ),
             ("name", "2026", vec!["2026"], false),
         ] {
-            let detail = Detail::new(name, value);
+            let detail = Detail::new(name, value, true);
             assert_eq!(
                 (detail.lines, detail.href.is_some()),
                 (shown.into_iter().map(String::from).collect(), is_linked)
             );
             assert!(!detail.name.contains('_'));
         }
+        assert!(Detail::new("digest", "0123456789abcdef", false).href.is_none(), "what was refused is nowhere");
     }
 
     #[test]

@@ -41,7 +41,7 @@ async fn whoever_approves_sees_what_differs() {
         "-@id(\"wider-res_8\")",
         "+@id(\"wider-res_7\")",
         "which is in force",
-        "Approve it, so that",
+        ">Approve it</button>",
     ] {
         assert!(waiting.replace("- @", "-@").replace("+ @", "+@").contains(expected), "{expected}: {waiting}");
     }
@@ -166,4 +166,26 @@ async fn a_member_is_added_by_their_address_and_events_name_people() {
     let (_, table) = events.split_once("<tbody>").unwrap();
     assert!(!table.contains("usr_") && !table.contains("old_secret_ends_at"), "{table}");
     assert!(table.contains("old secret ends at: ") && table.contains(" UTC"), "{table}");
+}
+
+#[tokio::test]
+async fn many_people_are_looked_through_page_by_page_and_found_by_name() {
+    let world = World::new().await;
+    for number in 0..60 {
+        let new = json!({ "email": format!("p{number}@example.com"), "name": format!("Person {number}"), "roles": { world.account.as_str(): "viewer" } });
+        world.operator.done("POST", "/v1/users", new).await;
+    }
+    let operator = world.visit('O').await;
+    for path in ["/people".to_owned(), format!("/accounts/{}/team", world.account)] {
+        let first = said(&operator, &path).await;
+        let rows = |page: &str| page.matches("<td data-label=\"Name\"").count();
+        let (_, next) = first.split_once(&format!("<a href=\"{path}?after=")).unwrap_or_else(|| panic!("{first}"));
+        let next = next.split('"').next().unwrap();
+        let rest = said(&operator, &format!("{path}?after={next}")).await;
+        assert!(rows(&first) == 50 && rows(&rest) >= 13, "{path}: {} and {}", rows(&first), rows(&rest));
+        assert!(rest.contains("Back to the first"));
+        let found = said(&operator, &format!("{path}?search=PERSON+59")).await;
+        assert!(rows(&found) == 1 && found.contains("p59@example.com"), "{found}");
+        assert!(said(&operator, &format!("{path}?search=nobody+at+all")).await.contains("Nobody matches"));
+    }
 }
