@@ -1,6 +1,6 @@
 //! Moving accounts, keys and people out, and in.
 
-use std::io::{BufWriter, Seek, Write};
+use std::io::Write;
 
 use axum::Json;
 use axum::body::Body;
@@ -102,18 +102,8 @@ pub struct ImportedItem {
 pub(super) async fn export_all(State(manage): State<Shared>, caller: Caller) -> Result<Response<Body>, Refusal> {
     let now = caller.may(Subject::System)?.now;
     let ledger = manage.ledger().clone();
-    // Changes wait while rows are read, and must not wait for whoever downloads them: a file without a name.
-    let spooled = tokio::task::spawn_blocking(move || {
-        let mut file = tempfile::tempfile()?;
-        export(&ledger, now, &mut BufWriter::new(&mut file))?;
-        file.rewind()?;
-        Ok::<_, std::io::Error>(file)
-    });
-    match spooled.await {
-        Ok(Ok(file)) => Ok(download(file, "attachment; filename=\"keyward-export.jsonl\"")),
-        Ok(Err(error)) => Err(Refusal::internal(&error)),
-        Err(error) => Err(Refusal::internal(&error)),
-    }
+    let spool = move |out: &mut dyn Write| export(&ledger, now, out);
+    download(spool, "attachment; filename=\"keyward-export.jsonl\"").await
 }
 
 fn export(ledger: &Ledger, now: Timestamp, out: &mut dyn Write) -> Result<(), std::io::Error> {
