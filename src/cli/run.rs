@@ -74,7 +74,7 @@ pub(super) fn serve(serve: &Serve) -> Result<(), Failure> {
     let _log = telemetry::init(&config.log)?;
     run(async {
         let stop = on_signal()?;
-        Daemon::start(&config, stop).await?.ended().await;
+        Daemon::start(&config, stop).await?.ended().await?;
         Ok(())
     })
 }
