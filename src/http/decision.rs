@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderValue, Response};
 use axum::routing::{any, get, post};
+use jiff::Timestamp;
 
 use super::request_id::RequestId;
 use super::{decide, forward_auth, names};
@@ -18,9 +19,13 @@ use crate::config;
 use crate::key::masked;
 use crate::pdp::{Pdp, Unavailable};
 use crate::recorded::Recorder;
+use crate::telemetry::Seldom;
 
 /// Bytes of a method or path that the decision log keeps.
 const LONGEST_LOGGED: usize = 1024;
+
+/// The line about peers that are not trusted.
+static DISTRUSTED: Seldom = Seldom::new();
 
 /// What the endpoints of the decision listener share.
 pub struct Decision {
@@ -48,8 +53,8 @@ impl Decision {
     /// Whether a peer's statements are believed.
     pub(super) fn trusts(&self, peer: IpAddr) -> bool {
         let trusted = self.config.trusts(peer);
-        if !trusted {
-            tracing::warn!(%peer, "a peer that is not trusted asked; add it to `decision.trusted_proxies` if it is yours");
+        if !trusted && let Some(untold) = DISTRUSTED.admit(Timestamp::now()) {
+            tracing::warn!(%peer, untold, "a peer that is not trusted asked; add it to `decision.trusted_proxies` if it is yours");
         }
         trusted
     }
