@@ -1,5 +1,6 @@
 //! The daemon: the parts put together from the configuration, started in order, stopped in order.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{self, JoinHandle, JoinSet};
 
 use crate::activate::vet::Vetter;
 use crate::activate::{self, Activator};
@@ -72,6 +73,14 @@ pub enum StartError {
     Internal(String),
 }
 
+/// Why the daemon ended, where nobody asked it to.
+#[derive(Debug, thiserror::Error)]
+#[error("a part of the daemon ended, and so the daemon did ({part}): {why}. Start it again, and report this.")]
+pub struct EndError {
+    part: &'static str,
+    why: String,
+}
+
 /// A daemon that serves.
 pub struct Daemon {
     /// Where decisions are asked for; the port is a real one even when 0 was configured.
@@ -82,7 +91,10 @@ pub struct Daemon {
     pub pdp: Arc<Pdp>,
     /// The open store.
     pub store: Arc<dyn Store>,
-    tasks: Vec<JoinHandle<()>>,
+    /// Turns true when the daemon is to end, or has to.
+    stopping: watch::Receiver<bool>,
+    /// Ends when all parts have.
+    parts: JoinHandle<Result<(), EndError>>,
     log: Option<Arc<DecisionLog>>,
     recorder: Arc<Recorder>,
     /// Where what was recorded survives a restart.
@@ -92,11 +104,12 @@ pub struct Daemon {
 
 impl Daemon {
     /// Opens the store, loads the keys, brings the policies into force, and listens, in this order: whoever is
-    /// answered is answered by a whole daemon. It serves until `stop` turns true.
+    /// answered is answered by a whole daemon. It serves until `asked` turns true.
     ///
     /// # Errors
     /// [`StartError`]; nothing listens then.
-    pub async fn start(config: &Config, stop: watch::Receiver<bool>) -> Result<Self, StartError> {
+    pub async fn start(config: &Config, asked: watch::Receiver<bool>) -> Result<Self, StartError> {
+        let (stopper, stop) = watch::channel(false);
         let decision_listener = listen("decision.addr", config.decision.addr).await?;
         let admin_listener = listen("admin.addr", config.admin.addr).await?;
         let (decision_addr, admin_addr) = (address(&decision_listener)?, address(&admin_listener)?);
@@ -172,7 +185,7 @@ impl Daemon {
         let (stop_forgetting, stop_writing, stop_reminding) = (stop.clone(), stop.clone(), stop.clone());
         let (stop_watching, stop_comparing) = (stop.clone(), stop.clone());
         let telling = match webhook {
-            Some(webhook) => Some(tokio::spawn(webhook.run(pdp.ledger().clone(), stop.clone()))),
+            Some(webhook) => Some(webhook.run(pdp.ledger().clone(), stop.clone())),
             None => {
                 webhook::forget(pdp.ledger())?;
                 None
@@ -182,33 +195,43 @@ impl Daemon {
         let poll = Duration::from_secs(config.reload.poll_secs.max(1));
         let watching = activate::watch::run(Arc::clone(&activator), debounce, poll, stop.clone());
         let trying = (!shadow.is_off()).then(|| activate::watch::run(shadow, debounce, poll, stop.clone()));
-        let mut tasks = vec![
-            tokio::spawn(ended(decision.run(decision_listener, stop.clone(), deadline))),
-            tokio::spawn(ended(admin.run(admin_listener, stop, deadline))),
-            tokio::spawn(watching),
-            tokio::spawn(activator.catch_up(stop_comparing)),
-            tokio::spawn(async move { staleness.run(stop_watching).await }),
-            tokio::spawn(forget(pdp.ledger().clone(), stop_forgetting)),
-            tokio::spawn(write_uses(pdp.ledger().clone(), config.last_used.flush_every(), stop_writing)),
-            tokio::spawn(remind(pdp.ledger().clone(), config.rotation.warn_ahead(), stop_reminding)),
-        ];
-        tasks.extend(telling);
-        tasks.extend(trying.map(tokio::spawn));
+        let mut parts = Parts::default();
+        parts.spawn("deciding", ended(decision.run(decision_listener, stop.clone(), deadline)));
+        parts.spawn("management", ended(admin.run(admin_listener, stop.clone(), deadline)));
+        parts.spawn("watching policies", watching);
+        parts.spawn("comparing policies", activator.catch_up(stop_comparing));
+        parts.spawn("watching the age of policies", async move { staleness.run(stop_watching).await });
+        parts.spawn("removing what is old", forget(pdp.ledger().clone(), stop_forgetting));
+        parts
+            .spawn("writing last uses", write_uses(pdp.ledger().clone(), config.last_used.flush_every(), stop_writing));
+        parts.spawn("reminding", remind(pdp.ledger().clone(), config.rotation.warn_ahead(), stop_reminding));
+        if let Some(telling) = telling {
+            parts.spawn("the webhook", telling);
+        }
+        if let Some(trying) = trying {
+            parts.spawn("trying policies", trying);
+        }
+        let parts = tokio::spawn(parts.look_after(asked, stopper));
         tracing::info!(
             decision = %decision_addr, admin = %admin_addr, keys = pdp.ledger().ring().len(),
             version = env!("CARGO_PKG_VERSION"), "serving"
         );
-        Ok(Self { decision_addr, admin_addr, pdp, store, tasks, log, recorder, recorded, deadline })
+        Ok(Self { decision_addr, admin_addr, pdp, store, stopping: stop, parts, log, recorder, recorded, deadline })
     }
 
-    /// Returns once everything has ended after `stop` turned true: requests in flight are answered, and the
-    /// decision log and the last uses of keys are written.
-    pub async fn ended(self) {
-        for task in self.tasks {
-            if let Err(error) = task.await {
-                tracing::error!(%error, "a part of the daemon ended badly");
-            }
-        }
+    /// Turns true when the daemon ends: because it was asked to, or because one of its parts did.
+    pub fn stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.clone()
+    }
+
+    /// Returns once everything has ended: requests in flight are answered, and the decision log and the last uses of keys
+    /// are written.
+    ///
+    /// # Errors
+    /// [`EndError`] when nobody asked for it: all the same has been done then.
+    pub async fn ended(self) -> Result<(), EndError> {
+        let ended = self.parts.await;
+        let ended = ended.unwrap_or_else(|error| Err(EndError { part: "looking after parts", why: error.to_string() }));
         // After the last answer, so that its use is among them.
         write_uses_now(self.pdp.ledger().clone()).await;
         if let Some(log) = self.log {
@@ -223,6 +246,51 @@ impl Daemon {
             tracing::warn!(%error, "the recorded decisions could not be written, and are lost");
         }
         tracing::info!("ended");
+        ended
+    }
+}
+
+/// What the daemon is made of: tasks, each of which goes on until it is told to stop.
+#[derive(Default)]
+struct Parts {
+    tasks: JoinSet<()>,
+    names: HashMap<task::Id, &'static str>,
+}
+
+impl Parts {
+    fn spawn(&mut self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+        self.names.insert(self.tasks.spawn(part).id(), name);
+    }
+
+    /// Waits until all have ended, which they are told to when that is `asked` for, or when one has ended by itself: a daemon
+    /// that goes on without a part of it says that all is well when it is not, and whoever started it starts it again.
+    async fn look_after(
+        mut self,
+        mut asked: watch::Receiver<bool>,
+        stopper: watch::Sender<bool>,
+    ) -> Result<(), EndError> {
+        let mut result = Ok(());
+        loop {
+            let ended = tokio::select! {
+                biased;
+                // A sender that is gone could ask for nothing more.
+                _ = asked.wait_for(|asked| *asked), if !*stopper.borrow() => {
+                    stopper.send_replace(true);
+                    continue;
+                }
+                ended = self.tasks.join_next_with_id() => ended,
+            };
+            let (id, why) = match ended {
+                None => return result,
+                Some(Ok(_)) if *stopper.borrow() => continue,
+                Some(Ok((id, ()))) => (id, "it has nothing more to do".to_owned()),
+                Some(Err(error)) => (error.id(), error.to_string()),
+            };
+            let part = self.names.get(&id).copied().unwrap_or("a part");
+            tracing::error!(part, why, "a part of the daemon ended, and so the daemon does");
+            result = result.and(Err(EndError { part, why }));
+            stopper.send_replace(true);
+        }
     }
 }
 
@@ -343,5 +411,50 @@ fn raise_descriptors(limits: &config::Limits) {
         }
         Ok(_) => {}
         Err(error) => tracing::warn!(%error, "the limit on open files cannot be raised"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn until(mut stop: watch::Receiver<bool>) {
+        let _ = stop.wait_for(|stop| *stop).await;
+    }
+
+    /// Parts of which one does this, and what they are told to stop by.
+    fn parts(one: impl Future<Output = ()> + Send + 'static) -> (Parts, watch::Sender<bool>) {
+        let (stopper, stop) = watch::channel(false);
+        let mut parts = Parts::default();
+        parts.spawn("good", until(stop.clone()));
+        parts.spawn("one", one);
+        parts.spawn("as good", until(stop));
+        (parts, stopper)
+    }
+
+    #[tokio::test]
+    async fn a_part_that_ends_by_itself_ends_the_daemon_with_an_error_that_names_it() {
+        let (_nobody, asked) = watch::channel(false);
+        let (ending, stopper) = parts(async {});
+        let error = ending.look_after(asked.clone(), stopper).await.unwrap_err();
+        assert_eq!(error.part, "one");
+        let (panicking, stopper) = parts(async { panic!("for the test") });
+        let error = panicking.look_after(asked, stopper).await.unwrap_err();
+        assert_eq!(error.part, "one");
+        assert!(error.why.contains("panicked"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn parts_that_end_when_they_are_told_to_are_a_daemon_that_ended_well_and_a_panic_then_is_not() {
+        let (ask, asked) = watch::channel(true);
+        let (good, stopper) = parts(until(asked.clone()));
+        good.look_after(asked.clone(), stopper).await.unwrap();
+        let stop = asked.clone();
+        let (bad, stopper) = parts(async move {
+            until(stop).await;
+            panic!("for the test");
+        });
+        assert_eq!(bad.look_after(asked.clone(), stopper).await.unwrap_err().part, "one");
+        drop(ask);
     }
 }

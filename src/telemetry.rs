@@ -5,7 +5,9 @@
 //! ever sees a token, a secret or a hash: those types do not print themselves.
 
 use std::io::IsTerminal as _;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use jiff::Timestamp;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -17,6 +19,41 @@ use crate::config::{Log, LogFormat};
 const LINES: usize = 8_192;
 /// The variable that overrides `log.level`.
 pub const VARIABLE: &str = "KEYWARD_LOG";
+
+/// A line of the log that whoever calls can have written as often as they like: told at most once a second, so that it takes
+/// nobody else's place among the [`LINES`].
+#[derive(Debug)]
+pub struct Seldom {
+    /// The second in which it was told last. Of calls at the same moment, one moves it on.
+    last: AtomicI64,
+    untold: AtomicU64,
+}
+
+impl Default for Seldom {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Seldom {
+    /// One that was not told yet.
+    pub const fn new() -> Self {
+        Self { last: AtomicI64::new(i64::MIN), untold: AtomicU64::new(0) }
+    }
+
+    /// How often it was not told since the last time, if it may be told now.
+    pub fn admit(&self, now: Timestamp) -> Option<u64> {
+        let (second, last) = (now.as_second(), self.last.load(Ordering::Relaxed));
+        // A clock that went back is no reason to be silent.
+        let is_first =
+            second != last && self.last.compare_exchange(last, second, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if is_first {
+            return Some(self.untold.swap(0, Ordering::Relaxed));
+        }
+        self.untold.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+}
 
 /// Why the log could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +128,16 @@ mod tests {
         assert_eq!(read("info", Some("")).unwrap(), "info");
         assert_eq!(read("info", Some("debug")).unwrap(), "debug");
         assert!(read("info,keyward::http=debug", None).unwrap().contains("keyward::http=debug"));
+    }
+
+    #[test]
+    fn a_flood_is_one_line_a_second_that_says_how_much_was_not_told() {
+        let line = Seldom::new();
+        let at = |tenths: i64| Timestamp::from_millisecond(1_000_000 + tenths * 100).unwrap();
+        let told: Vec<u64> = (0..25).filter_map(|tenths| line.admit(at(tenths))).collect();
+        assert_eq!(told, [0, 9, 9]);
+        assert_eq!(line.admit(at(0)), Some(4), "the clock went back");
+        assert_eq!(line.admit(at(1)), None);
     }
 
     #[test]

@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
-
+use super::disk::Disk;
 use super::git::{self, Commit};
 use crate::policy::{Bundle, Problem, Rejection};
 
@@ -13,21 +12,19 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// How long they may take when somebody waits for an answer that can be given without.
 const SHORT_LIMIT: Duration = Duration::from_secs(2);
 
-type Reading = JoinHandle<Result<Bundle, Rejection>>;
-
 /// The folders of schema and policies.
 pub(crate) struct Files {
     /// The schema's.
     pub schemas: PathBuf,
     /// The policies'.
     pub policies: PathBuf,
-    /// A reading that did not end in time: there is never a second one beside it.
-    reading: tokio::sync::Mutex<Option<Reading>>,
+    reading: Disk<Result<Bundle, Rejection>>,
+    looking: Disk<[bool; 2]>,
 }
 
 impl Files {
     pub fn new(schemas: PathBuf, policies: PathBuf) -> Self {
-        Self { schemas, policies, reading: tokio::sync::Mutex::default() }
+        Self { schemas, policies, reading: Disk::default(), looking: Disk::default() }
     }
 
     /// What the folders hold. A disk that does not answer is a refusal, and goes on being asked.
@@ -46,16 +43,24 @@ impl Files {
     }
 
     async fn read_within(&self, limit: Duration) -> Result<Bundle, Rejection> {
-        let mut reading = self.reading.lock().await;
-        let under_way = reading.get_or_insert_with(|| {
-            let (schemas, policies) = (self.schemas.clone(), self.policies.clone());
-            tokio::task::spawn_blocking(move || Bundle::read(&schemas, &policies))
-        });
-        let refused = |message: String| Rejection { problems: vec![Problem::general(message, "check the disk")] };
-        let read = tokio::time::timeout(limit, under_way)
-            .await
-            .map_err(|_| refused(format!("reading the files takes longer than {} s", limit.as_secs())))?;
-        *reading = None;
+        let (schemas, policies) = (self.schemas.clone(), self.policies.clone());
+        let read =
+            self.reading.ask(limit, move || Bundle::read(&schemas, &policies)).await.ok_or_else(|| late(limit))?;
         read.unwrap_or_else(|_| Err(refused("the files could not be read".into())))
     }
+
+    /// Whether there are folders of schema and of policies.
+    pub async fn are_there(&self) -> Result<[bool; 2], Rejection> {
+        let folders = [self.schemas.clone(), self.policies.clone()];
+        let looked = self.looking.ask(LIMIT, move || folders.map(|folder| folder.is_dir())).await;
+        looked.ok_or_else(|| late(LIMIT))?.map_err(|_| refused("the folders could not be looked at".into()))
+    }
+}
+
+fn refused(message: String) -> Rejection {
+    Rejection { problems: vec![Problem::general(message, "check the disk")] }
+}
+
+fn late(limit: Duration) -> Rejection {
+    refused(format!("reading the files takes longer than {} s", limit.as_secs()))
 }

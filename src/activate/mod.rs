@@ -11,6 +11,7 @@
 
 mod catch_up;
 pub mod compare;
+mod disk;
 pub mod examples;
 mod files;
 pub mod git;

@@ -88,7 +88,10 @@ impl Staleness {
     /// Says in the log when the policies in force become too old, and again each time that it has lasted as long once
     /// more, until `stop` turns true.
     pub async fn run(&self, mut stop: watch::Receiver<bool>) {
-        let Some((after, when)) = self.limit else { return };
+        let Some((after, when)) = self.limit else {
+            let _ = stop.wait_for(|stop| *stop).await;
+            return;
+        };
         let (mut told, every) = (0, after.as_millis().max(1));
         loop {
             let time = self.time();

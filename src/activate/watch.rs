@@ -3,7 +3,8 @@
 //! An event is a hint to look again, never news in itself: editors rename, Kubernetes swaps a symlink,
 //! queues overflow, network file systems say nothing at all. So any event leads to a rescan by digest once
 //! the folders have been quiet for a moment, and a slow poll does the same without events. Folders are
-//! watched, not files, with their parents, so that a folder that is replaced is found again.
+//! watched, not files, with their parents, so that a folder that is replaced is found again. A disk that does not answer
+//! keeps nobody ([`Disk`]).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,12 +13,15 @@ use std::time::Duration;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Activator;
+use super::disk::Disk;
 
 /// A burst that goes on for longer than this is looked at all the same.
 const LONGEST_BURST: Duration = Duration::from_secs(2);
+/// How long the folders may take to be looked at, and watched.
+const LIMIT: Duration = Duration::from_secs(2);
 
 /// What lives by the files of some folders.
 pub trait Follows: Send + Sync {
@@ -57,30 +61,26 @@ async fn watch<F: Follows>(
     mut hangup: Option<Signal>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let folders = follower.folders();
-    let changed = Arc::new(Notify::new());
-    let mut watched = Watched::new(&folders, &changed);
-    // What changed between the first reading and the watch was no event.
-    follower.rescan(false).await;
+    let mut watching = Watching::new(follower.folders());
+    let mut anew = false;
     loop {
-        let next_poll = Instant::now() + poll;
-        let mut anew = false;
         tokio::select! {
-            () = changed.notified() => quiet(&changed, debounce).await,
+            () = async {
+                // Watch first: what changes between the two is then an event, or in what is read.
+                watching.renew().await;
+                follower.rescan(anew).await;
+            } => {}
+            // A reload in the middle is given up: what it would have brought into force is there at the next start.
+            _ = stop.changed() => return,
+        }
+        anew = false;
+        tokio::select! {
+            () = watching.changed.notified() => quiet(&watching.changed, debounce).await,
             () = hung_up(&mut hangup) => {
                 tracing::info!("SIGHUP: looking at the policies again");
                 anew = true;
             }
-            () = sleep_until(next_poll) => {}
-            _ = stop.changed() => return,
-        }
-        // Watch again first: what changes between the two is then an event, or in what is read.
-        if watched.is_stale() {
-            watched = Watched::new(&folders, &changed);
-        }
-        tokio::select! {
-            () = follower.rescan(anew) => {}
-            // A reload in the middle is given up: what it would have brought into force is there at the next start.
+            () = sleep(poll) => {}
             _ = stop.changed() => return,
         }
     }
@@ -104,30 +104,54 @@ async fn quiet(changed: &Notify, debounce: Duration) {
     }
 }
 
+/// The folders, and who watches them.
+struct Watching {
+    folders: Vec<PathBuf>,
+    changed: Arc<Notify>,
+    watched: Option<Watched>,
+    /// A new watcher, where the folders are others than those that are watched.
+    looking: Disk<Option<Watched>>,
+}
+
 /// A watcher, and what it was set on.
 struct Watched {
-    folders: Vec<PathBuf>,
     identities: Vec<Option<Identity>>,
-    /// Dropped last: dropping it ends the watch.
+    /// Dropping it ends the watch.
     _watcher: Option<RecommendedWatcher>,
 }
 
 /// Which folder a path leads to: after a replacement it is another one.
 type Identity = (u64, u64);
 
+impl Watching {
+    fn new(folders: Vec<PathBuf>) -> Self {
+        Self { folders, changed: Arc::default(), watched: None, looking: Disk::default() }
+    }
+
+    /// Watches what the paths lead to now. Where that cannot be said in time, it is left as it is, and asked at the next look:
+    /// whoever reads the files then says what is wrong.
+    async fn renew(&mut self) {
+        let before = self.watched.as_ref().map(|watched| watched.identities.clone());
+        let (folders, changed) = (self.folders.clone(), Arc::clone(&self.changed));
+        let look = move || {
+            let identities: Vec<_> = folders.iter().map(|folder| identity(folder)).collect();
+            let is_stale = before.as_ref() != Some(&identities);
+            is_stale.then(|| Watched::new(identities, &folders, &changed))
+        };
+        if let Some(Ok(Some(watched))) = self.looking.ask(LIMIT, look).await {
+            self.watched = Some(watched);
+        }
+    }
+}
+
 impl Watched {
-    fn new(folders: &[PathBuf], changed: &Arc<Notify>) -> Self {
-        let identities = folders.iter().map(|folder| identity(folder)).collect();
+    fn new(identities: Vec<Option<Identity>>, folders: &[PathBuf], changed: &Arc<Notify>) -> Self {
         let watcher = watch_folders(folders, changed)
             .inspect_err(
                 |error| tracing::warn!(%error, "no events from the file system; changes are found by polling alone"),
             )
             .ok();
-        Self { folders: folders.to_owned(), identities, _watcher: watcher }
-    }
-
-    fn is_stale(&self) -> bool {
-        self.folders.iter().zip(&self.identities).any(|(folder, before)| identity(folder) != *before)
+        Self { identities, _watcher: watcher }
     }
 }
 

@@ -89,7 +89,7 @@ pub(super) fn serve(serve: &Serve) -> Result<(), Failure> {
             StartError::Webhook(error) => misconfigured(&error),
             others => others.into(),
         });
-        daemon?.ended().await;
+        daemon?.ended().await?;
         Ok(())
     })
 }

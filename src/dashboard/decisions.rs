@@ -14,6 +14,7 @@ use super::show::{Moment, with};
 use super::visitor::{Answer, Visitor};
 use crate::authorize::explain::{Examined, Explanation, State};
 use crate::authorize::verdict::Reason;
+use crate::http::RequestId;
 use crate::http::manage::explain::Told as Explained;
 use crate::http::manage::view::{KeyView, Page as ListOf};
 use crate::key::Mode;
@@ -21,6 +22,9 @@ use crate::recorded::Told;
 
 /// Decisions of a page.
 const PAGE: &str = "50";
+
+/// What the API has beside a decision: `GET /v1/decisions/live` is no decision of that name.
+const BESIDE: [&str; 4] = ["counts", "export", "live", "top"];
 
 /// What became of a call, and what that is called.
 pub const OUTCOMES: [(&str, &str); 4] = [
@@ -272,6 +276,9 @@ struct One {
 /// One decision.
 pub async fn one(visitor: Visitor, Path(decision): Path<String>) -> Answer {
     let client = &visitor.client;
+    if !RequestId::can_be(&decision) || BESIDE.contains(&decision.as_str()) {
+        return Err(Problem::not_found().into());
+    }
     let told: Told = client.get(&["decisions", &decision], &[]).await?;
     let key = match told.key {
         Some(key) => super::keys::find(client, &key.to_string()).await.ok(),
@@ -290,4 +297,36 @@ pub async fn one(visitor: Visitor, Path(decision): Path<String>) -> Answer {
         Err(problem) => return Err(problem.into()),
     };
     Ok(answer(&One { decision: Decision::new(told, frame.now), frame, back, key, why }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Bundle, Revision};
+
+    #[test]
+    fn no_page_puts_a_segment_of_its_own_where_the_api_has_something_else() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let bundle = Bundle::read(&root.join("schemas"), &root.join("policies")).unwrap();
+        let revision = Revision::build(&bundle).unwrap();
+        let operations: Vec<&str> = revision.management().operations().map(|(route, _)| route).collect();
+        let is_item = |segment: &str| segment.starts_with('{');
+        let mut beside: Vec<&str> = Vec::new();
+        for with_item in operations.iter().filter(|route| route.contains('{')) {
+            for other in operations.iter().filter(|other| *other != with_item) {
+                let (one, two): (Vec<&str>, Vec<&str>) = (with_item.split('/').collect(), other.split('/').collect());
+                let differ: Vec<_> = one.iter().zip(&two).filter(|(one, two)| one != two).collect();
+                let is_beside = |(one, two): &&(&&str, &&str)| is_item(one) && !is_item(two);
+                if one.len() == two.len() && !differ.is_empty() && differ.iter().all(|differ| is_beside(&differ)) {
+                    assert_eq!(
+                        *with_item, "GET /v1/decisions/{decision}",
+                        "{other} is beside it: have its pages heed that"
+                    );
+                    beside.extend(differ.iter().map(|(_, word)| **word));
+                }
+            }
+        }
+        beside.sort_unstable();
+        assert_eq!(beside, BESIDE);
+    }
 }

@@ -30,11 +30,12 @@ struct Page {
 /// The page.
 pub async fn page(visitor: Visitor) -> Answer {
     let frame = Frame::new(&visitor, Section::Me, "Your access").await?;
-    let fresh = visitor.fresh(|of| of.starts_with("tok_")).pop();
+    let once = random().map_err(|error| Problem::internal(&error))?;
+    let newest = visitor.waiting().into_iter().rfind(|of| of.starts_with("tok_"));
+    let fresh = newest.and_then(|newest| visitor.fresh(|of| of == newest).pop());
     let id = visitor.me.id.clone();
     let (current, has_password) = (visitor.session.token_id.clone(), visitor.me.has_password);
     let (sessions, tokens) = visitor.me.tokens.into_iter().partition(|token| token.name == SIGNED_IN);
-    let once = random().map_err(|error| Problem::internal(&error))?;
     Ok(answer(&Page { frame, id, tokens, sessions, current, fresh, once, has_password }))
 }
 

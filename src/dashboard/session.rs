@@ -21,6 +21,8 @@ const LONGEST: Duration = Duration::from_hours(12);
 const MOST_OF_ONE: usize = 20;
 /// Messages that wait for a page to tell them.
 const MOST_NOTICES: usize = 8;
+/// Tokens that wait for a page to show them; more, and the oldest is not shown any more.
+const MOST_FRESH: usize = 64;
 
 /// A session's name, as its cookie has it. Whoever holds it is the person.
 pub type Cookie = Zeroizing<String>;
@@ -159,9 +161,20 @@ impl Sessions {
         self.with(cookie, |session| std::mem::take(&mut session.notices)).unwrap_or_default()
     }
 
-    /// Keeps tokens for the page after this one.
+    /// Keeps tokens for the page that shows them, beside those that wait for another.
     pub fn keep(&self, cookie: &str, fresh: Vec<Fresh>) {
-        self.with(cookie, |session| session.fresh = fresh);
+        self.with(cookie, |session| {
+            session.fresh.retain(|waiting| fresh.iter().all(|newer| newer.of != waiting.of));
+            session.fresh.extend(fresh);
+            let over = session.fresh.len().saturating_sub(MOST_FRESH);
+            session.fresh.drain(..over);
+        });
+    }
+
+    /// What tokens wait for: keys' and tokens' ids, the oldest first.
+    pub fn waiting(&self, cookie: &str) -> Vec<String> {
+        let ids = |session: &mut Session| session.fresh.iter().map(|fresh| fresh.of.clone()).collect();
+        self.with(cookie, ids).unwrap_or_default()
     }
 
     /// The tokens that were kept for what this answers true to, which are forgotten here.
@@ -245,6 +258,21 @@ mod tests {
         assert!(sessions.take(&one, |of| of == "key_2").is_empty());
         assert_eq!(sessions.take(&one, |of| of == "key_1").len(), 1);
         assert!(sessions.take(&one, |of| of == "key_1").is_empty());
+    }
+
+    #[test]
+    fn a_token_that_waits_is_not_lost_for_another_and_of_one_thing_only_the_newest_waits() {
+        let (sessions, now) = (Sessions::default(), Instant::now());
+        let cookie = begin(&sessions, "usr_1", now);
+        let fresh = |of: &str, token: &str| Fresh { of: of.into(), token: Zeroizing::new(token.into()) };
+        sessions.keep(&cookie, vec![fresh("key_1", "a"), fresh("key_2", "b")]);
+        sessions.keep(&cookie, vec![fresh("key_3", "c")]);
+        sessions.keep(&cookie, vec![fresh("key_1", "d")]);
+        assert_eq!(sessions.waiting(&cookie), ["key_2", "key_3", "key_1"]);
+        let newest = sessions.take(&cookie, |of| of == "key_1");
+        assert_eq!(newest.iter().map(|fresh| fresh.token.as_str()).collect::<Vec<_>>(), ["d"]);
+        (0..2 * MOST_FRESH).for_each(|at| sessions.keep(&cookie, vec![fresh(&format!("key_{at}"), "e")]));
+        assert_eq!(sessions.waiting(&cookie).len(), MOST_FRESH);
     }
 
     #[test]

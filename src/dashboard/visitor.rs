@@ -165,9 +165,14 @@ impl Visitor {
         self.shared.sessions.told(&self.cookie)
     }
 
-    /// Keeps tokens for the next page.
+    /// Keeps tokens for the page that shows them.
     pub fn keep(&self, fresh: Vec<Fresh>) {
         self.shared.sessions.keep(&self.cookie, fresh);
+    }
+
+    /// Whose tokens are still to be shown. What can fail is done before they are taken.
+    pub fn waiting(&self) -> Vec<String> {
+        self.shared.sessions.waiting(&self.cookie)
     }
 
     /// The tokens of these things that are to be shown now, once.

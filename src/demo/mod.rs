@@ -77,6 +77,9 @@ pub enum DemoError {
     /// The daemon.
     #[error(transparent)]
     Daemon(#[from] daemon::StartError),
+    /// The daemon, in the middle.
+    #[error(transparent)]
+    Ended(#[from] daemon::EndError),
     /// Its keys.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -109,7 +112,8 @@ pub async fn run(options: &Options, stop: watch::Receiver<bool>) -> Result<(), D
     let https = listen(options.api_addr).await?;
     let http = listen(options.api_http_addr).await?;
 
-    let daemon = Daemon::start(&config(options, &data), stop.clone()).await?;
+    let daemon = Daemon::start(&config(options, &data), stop).await?;
+    let stop = daemon.stopping();
     let tokens = tokens(&data, daemon.pdp.ledger().clone()).await?;
     let limits = Limits::from(&crate::config::Limits::default());
     let (acceptor, certificate) = tls::self_signed().map_err(DemoError::Setup)?;
@@ -130,8 +134,7 @@ pub async fn run(options: &Options, stop: watch::Receiver<bool>) -> Result<(), D
     for server in servers {
         let _ = server.await;
     }
-    daemon.ended().await;
-    Ok(())
+    Ok(daemon.ended().await?)
 }
 
 fn config(options: &Options, data: &Path) -> Config {

@@ -21,10 +21,14 @@ use crate::config;
 use crate::key::masked;
 use crate::pdp::{Pdp, Unavailable};
 use crate::recorded::Recorder;
+use crate::telemetry::Seldom;
 use crate::trail::By;
 
 /// Bytes of a method or path that the decision log keeps.
 const LONGEST_LOGGED: usize = 1024;
+
+/// The line about peers that are not trusted.
+static DISTRUSTED: Seldom = Seldom::new();
 
 /// What the endpoints of the decision listener share.
 pub struct Decision {
@@ -52,8 +56,8 @@ impl Decision {
     /// Whether a peer's statements are believed.
     pub(super) fn trusts(&self, peer: IpAddr) -> bool {
         let trusted = self.config.trusts(peer);
-        if !trusted {
-            tracing::warn!(%peer, "a peer that is not trusted asked; add it to `decision.trusted_proxies` if it is yours");
+        if !trusted && let Some(untold) = DISTRUSTED.admit(Timestamp::now()) {
+            tracing::warn!(%peer, untold, "a peer that is not trusted asked; add it to `decision.trusted_proxies` if it is yours");
         }
         trusted
     }

@@ -21,3 +21,4 @@ mod watchdog;
 
 pub use admin::Admin;
 pub use decision::Decision;
+pub(crate) use request_id::RequestId;

@@ -33,12 +33,14 @@ impl RequestId {
         let mut values = headers.get_all(&names::REQUEST_ID).iter();
         let given = values.next().filter(|_| values.next().is_none());
         let given = given.and_then(|value: &HeaderValue| value.to_str().ok());
-        let is_plain = |text: &&str| {
-            (1..=LONGEST).contains(&text.len())
-                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:=/+".contains(&byte))
-        };
-        let is_no_token = |text: &&str| matches!(masked(text), Cow::Borrowed(_));
-        given.filter(is_plain).filter(is_no_token).map_or_else(Self::fresh, |text| Self(text.to_owned()))
+        given.filter(|text| Self::can_be(text)).map_or_else(Self::fresh, |text| Self(text.to_owned()))
+    }
+
+    /// Whether a request can have this id.
+    pub fn can_be(text: &str) -> bool {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:=/+".contains(&byte);
+        let is_no_token = || matches!(masked(text), Cow::Borrowed(_));
+        (1..=LONGEST).contains(&text.len()) && text.bytes().all(is_plain) && is_no_token()
     }
 
     /// The id as text: letters, digits and a few marks.

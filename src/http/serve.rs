@@ -23,9 +23,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::ConnectInfo;
 use hyper::Request;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -48,6 +49,9 @@ pub const HEADER_FIELDS: usize = 100;
 /// After an accept fails for want of a resource, the next try waits this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Bytes of an answer that a socket takes at once, or nearly.
+const LONGEST_WHOLE: u64 = 128 * 1024;
+
 /// Beside an answer: it is sent bit by bit for so long, and its client is not silent meanwhile.
 #[derive(Debug, Clone, Copy)]
 pub struct Lasting(pub Duration);
@@ -61,7 +65,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Time from a request's headers to the head of its answer, the reading of a body included.
     pub request_timeout: Duration,
-    /// Time a kept-alive connection may wait for its next request, and a client for taking its answer.
+    /// Time a kept-alive connection may wait for its next request, and a client for taking its answer, or more of one that is
+    /// long.
     pub idle_timeout: Duration,
     /// Size of a request's line and headers together, in bytes; above it the answer is 431. At least
     /// [`LEAST_HEADER_BYTES`]; a smaller value counts as that.
@@ -239,6 +244,11 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
+/// Whether an answer is sent bit by bit. The others go to the kernel at once, however slowly they are read.
+fn is_long(body: &Body) -> bool {
+    body.size_hint().exact().is_none_or(|bytes| bytes > LONGEST_WHOLE)
+}
+
 /// What all connections of a listener use.
 struct Shared {
     app: Router,
@@ -279,6 +289,9 @@ impl Shared {
             let watchdog = &watchdog;
             async move {
                 let answer = answer.await;
+                if answer.as_ref().is_ok_and(|answer| is_long(answer.body())) {
+                    watchdog.answer_is_long(self.limits.idle_timeout);
+                }
                 let lasting = answer.as_ref().ok().and_then(|answer| answer.extensions().get::<Lasting>());
                 let idle = self.limits.idle(self.open.load(Ordering::Relaxed));
                 watchdog.request_ended(lasting.map_or(idle, |Lasting(time)| idle + *time));

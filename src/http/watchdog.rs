@@ -7,7 +7,8 @@
 //! that a kept-alive connection may idle, which must be ten times longer (a proxy keeps its upstream
 //! connections open for a minute). And it sets up and tears down a timer for each request. Here a
 //! request costs three readings of the clock; the one timer of a connection is moved only when it
-//! rings too early, or when half a head has arrived.
+//! rings too early, or when half a head has arrived. An answer that is long is taken bit by bit: as long as its client
+//! takes some of it, time begins anew.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -40,6 +41,8 @@ pub(super) struct Watchdog {
     due: AtomicU64,
     /// Whether the next byte is the first of a head.
     quiet: AtomicBool,
+    /// Milliseconds until the client of a long answer has to have taken more of it; 0 of any other answer.
+    taking: AtomicU64,
 }
 
 impl Watchdog {
@@ -47,7 +50,7 @@ impl Watchdog {
     pub(super) fn new(patience: Patience, first: Duration) -> Arc<Self> {
         // The first head is timed from the accept, not from its first byte, so a silent client is in `head` already.
         let due = AtomicU64::new(millis(first));
-        Arc::new(Self { patience, born: Instant::now(), due, quiet: AtomicBool::new(false) })
+        Arc::new(Self { patience, born: Instant::now(), due, quiet: AtomicBool::new(false), taking: AtomicU64::new(0) })
     }
 
     fn allow(&self, time: Duration) {
@@ -65,7 +68,22 @@ impl Watchdog {
     pub(super) fn request_began(&self) {
         // Bytes that come now belong to its body, or to a pipelined request that has to wait.
         self.quiet.store(false, Ordering::Relaxed);
+        self.taking.store(0, Ordering::Relaxed);
         self.allow(self.patience.request);
+    }
+
+    /// The answer whose head is being sent is long: its client has `idle` anew whenever it has taken some of it.
+    pub(super) fn answer_is_long(&self, idle: Duration) {
+        self.taking.store(millis(idle), Ordering::Relaxed);
+    }
+
+    fn bytes_went(&self) {
+        let taking = self.taking.load(Ordering::Relaxed);
+        if taking > 0 && self.quiet.load(Ordering::Relaxed) {
+            let due = millis(self.born.elapsed()).saturating_add(taking);
+            // Never earlier than what was allowed for the whole of it.
+            self.due.fetch_max(due, Ordering::Relaxed);
+        }
     }
 
     /// The handler has returned its answer: the client has `idle` to take it, and for the next request's first byte.
@@ -107,10 +125,19 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 4)
 }
 
-/// A stream whose incoming bytes are seen by a [`Watchdog`].
+/// A stream whose bytes are seen by a [`Watchdog`].
 pub(super) struct Watched<S> {
     pub(super) stream: S,
     pub(super) watchdog: Arc<Watchdog>,
+}
+
+impl<S> Watched<S> {
+    fn wrote(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if matches!(polled, Poll::Ready(Ok(1..))) {
+            self.watchdog.bytes_went();
+        }
+        polled
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
@@ -126,7 +153,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.wrote(polled)
     }
 
     fn poll_write_vectored(
@@ -134,7 +162,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.wrote(polled)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -169,6 +198,31 @@ mod tests {
         assert!(idle > Instant::now() + Duration::from_mins(50));
         watchdog.bytes_came();
         assert!(watchdog.due() < Instant::now() + Duration::from_secs(1));
+    }
+
+    #[tokio::test]
+    async fn whoever_takes_some_of_a_long_answer_has_time_anew_and_nobody_else() {
+        let watchdog = Watchdog::new(PATIENCE, PATIENCE.head);
+        let answered = |is_long: bool, idle: Duration| {
+            watchdog.request_began();
+            if is_long {
+                watchdog.answer_is_long(Duration::from_mins(1));
+            }
+            watchdog.request_ended(idle);
+            watchdog.due()
+        };
+        let due = answered(false, PATIENCE.head);
+        watchdog.bytes_went();
+        assert_eq!(watchdog.due(), due, "a short answer is in the kernel's hands at once");
+        let due = answered(true, PATIENCE.head);
+        watchdog.bytes_went();
+        assert!(watchdog.due() > due);
+        let due = answered(true, Duration::from_hours(1));
+        watchdog.bytes_went();
+        assert_eq!(watchdog.due(), due, "what was allowed is not taken back");
+        let due = answered(false, PATIENCE.head);
+        watchdog.bytes_went();
+        assert_eq!(watchdog.due(), due, "the one before was long");
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{Ledger, LedgerError, decode, encode};
-use crate::key::{LastUsed, Selector};
+use crate::key::{Key, LastUsed, Selector};
 use crate::ring::LiveKey;
 use crate::store::{Batch, Expect, Row, Table};
 
@@ -161,21 +161,46 @@ impl Ledger {
     /// # Errors
     /// When the store cannot be read or written.
     pub fn forget_uses(&self) -> Result<usize, LedgerError> {
-        let mut gone = Vec::new();
+        let mut gone = HashMap::new();
         self.store.scan(Table::LAST_USED, b"", &mut |row| {
             if selector(&row.key).is_none_or(|selector| self.ring.find(&selector).is_none()) {
-                gone.push(row.key);
+                gone.insert(row.key, row.version);
             }
             Ok(())
         })?;
+        self.without_kept_keys(&mut gone)?;
+        let (gone, mut forgotten) = (gone.into_iter().collect::<Vec<_>>(), 0);
         for some in gone.chunks(CHUNK) {
             let mut batch = Batch::new();
-            for key in some {
-                batch.delete(Table::LAST_USED, key, Expect::Any);
+            for (key, version) in some {
+                batch.delete(Table::LAST_USED, key, Expect::Version(*version));
             }
-            self.commit(&batch, [])?;
+            match self.commit(&batch, []) {
+                Ok(()) => forgotten += some.len(),
+                // One of them is in use again, since a key was brought here. The others wait for the next time.
+                Err(LedgerError::Contended) => {}
+                Err(error) => return Err(error),
+            }
         }
-        Ok(gone.len())
+        Ok(forgotten)
+    }
+
+    /// Leaves those out that are a key's by what the store says: an import is there before the ring knows of it.
+    fn without_kept_keys(&self, gone: &mut HashMap<Vec<u8>, u64>) -> Result<(), LedgerError> {
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let mut failed = None;
+        self.store.scan(Table::KEYS, b"", &mut |row| {
+            match decode::<Key>(Table::KEYS, &row) {
+                Ok(key) => key.secrets().for_each(|secret| {
+                    gone.remove(secret.selector.as_bytes());
+                }),
+                Err(error) => failed = Some(error),
+            }
+            Ok(())
+        })?;
+        failed.map_or(Ok(()), Err)
     }
 }
 
@@ -190,56 +215,12 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::key::{Cost, Key, KeyId, Mint};
-    use crate::store::{CommitError, Committed, Order, SledStore, Store, StoreError};
+    use crate::key::{Cost, KeyId, Mint};
+    use crate::store::examples::Failing;
+    use crate::store::{SledStore, Store};
     use crate::trail::By;
 
     const COST: Cost = Cost { memory_kib: 8, iterations: 1, parallelism: 1 };
-
-    /// A store that fails to write after so many commits, for once.
-    struct Failing {
-        store: SledStore,
-        commits_left: AtomicUsize,
-    }
-
-    impl Store for Failing {
-        fn get(&self, table: Table, key: &[u8]) -> Result<Option<Row>, StoreError> {
-            self.store.get(table, key)
-        }
-
-        fn scan(
-            &self,
-            table: Table,
-            prefix: &[u8],
-            each: &mut dyn FnMut(Row) -> Result<(), StoreError>,
-        ) -> Result<(), StoreError> {
-            self.store.scan(table, prefix, each)
-        }
-
-        fn page(
-            &self,
-            table: Table,
-            prefix: &[u8],
-            after: Option<&[u8]>,
-            order: Order,
-            most: usize,
-        ) -> Result<Vec<Row>, StoreError> {
-            self.store.page(table, prefix, after, order, most)
-        }
-
-        fn snapshot(&self, each: &mut dyn FnMut(&str, Row) -> bool) -> Result<u64, StoreError> {
-            self.store.snapshot(each)
-        }
-
-        fn commit(&self, batch: &Batch) -> Result<Committed, CommitError> {
-            assert!(batch.changes().len() <= CHUNK, "batches are bounded");
-            if self.commits_left.fetch_sub(1, Ordering::SeqCst) == 0 {
-                let reason = "no space left on device".into();
-                return Err(StoreError::Io { path: "store".into(), doing: "written", reason }.into());
-            }
-            self.store.commit(batch)
-        }
-    }
 
     fn open(folder: &Path) -> Ledger {
         Ledger::load(Arc::new(SledStore::open(&folder.join("store")).unwrap())).unwrap()
@@ -332,6 +313,24 @@ mod tests {
         assert_eq!(open_again(&ledger, &key.id), KeyUses { secret: None, retiring: Some(new) });
     }
 
+    #[test]
+    fn a_use_of_a_key_that_the_ring_does_not_know_yet_is_not_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        // As it is between an import's commit and the ring's following.
+        let behind = open(folder.path());
+        let ahead = Ledger::load(Arc::clone(behind.store())).unwrap();
+        let (key, mint) = account(&ahead).remove(1);
+        let used = note(&ahead, &mint, 7, Some(from(1)));
+        assert_eq!(ahead.write_uses().unwrap(), 1);
+        let nobodys = Selector::random().unwrap();
+        let mut batch = Batch::new();
+        batch.put(Table::LAST_USED, nobodys.as_bytes(), encode(&used), Expect::Any);
+        behind.commit(&batch, []).unwrap();
+        assert!(behind.ring().find(&mint.selector()).is_none());
+        assert_eq!(behind.forget_uses().unwrap(), 1);
+        assert_eq!(open_again(&ahead, &key.id).secret, Some(used));
+    }
+
     fn open_again(ledger: &Ledger, id: &KeyId) -> KeyUses {
         let ledger = Ledger::load(Arc::clone(ledger.store())).unwrap();
         ledger.uses(&live(&ledger, id)).unwrap()
@@ -341,14 +340,19 @@ mod tests {
     fn what_could_not_be_written_is_written_the_next_time_and_the_rest_is_not_written_again() {
         let folder = tempfile::tempdir().unwrap();
         let store = SledStore::open(&folder.path().join("store")).unwrap();
-        let store = Arc::new(Failing { store, commits_left: AtomicUsize::new(usize::MAX) });
+        let commits_left = Arc::new(AtomicUsize::new(usize::MAX));
+        let left = Arc::clone(&commits_left);
+        let store = Arc::new(Failing::new(store, move |batch| {
+            assert!(batch.changes().len() <= CHUNK, "batches are bounded");
+            left.fetch_sub(1, Ordering::SeqCst) == 0
+        }));
         let ledger = Ledger::load(Arc::clone(&store) as Arc<dyn Store>).unwrap();
         let keys: Vec<_> = (0..150).flat_map(|_| account(&ledger)).collect();
         assert!(keys.len() > 2 * CHUNK);
         for (_, mint) in &keys {
             note(&ledger, mint, 7, Some(from(1)));
         }
-        store.commits_left.store(1, Ordering::SeqCst);
+        commits_left.store(1, Ordering::SeqCst);
         ledger.write_uses().unwrap_err();
         // Used again before the second try: only the newest is written.
         note(&ledger, &keys[0].1, 8, None);

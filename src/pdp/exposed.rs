@@ -4,7 +4,6 @@
 //! check them now, and whether or not they were sent as credentials should be.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 
 use base64ct::{Base64, Encoding};
 use jiff::Timestamp;
@@ -17,25 +16,24 @@ use crate::authorize::credentials::Credentials;
 use crate::key::{ForeignToken, Found, Kind, Secret, Selector, Token, find_tokens};
 use crate::ledger::Exposure;
 use crate::ring::LiveKey;
+use crate::telemetry::Seldom;
 use crate::trail::By;
 
 /// Secrets that may wait at one time until they can be checked; what more there is, is turned away as others are.
 const MOST_WAITING: usize = 1_024;
-/// Seconds between two warnings about publishable keys: anybody may send one, as often as they like.
-const WARNED_EVERY: i64 = 60;
+/// The line about publishable keys: anybody may send one, as often as they like.
+static PUBLIC: Seldom = Seldom::new();
 
 /// What the decision point keeps about exposed secrets.
 pub(super) struct Exposed {
     /// What becomes of them.
     exposure: Exposure,
     waiting: Semaphore,
-    /// When a publishable key was last warned of, in seconds since 1970. It guards nothing.
-    warned_at: AtomicI64,
 }
 
 impl Exposed {
     pub(super) fn new(exposure: Exposure) -> Self {
-        Self { exposure, waiting: Semaphore::new(MOST_WAITING), warned_at: AtomicI64::new(i64::MIN) }
+        Self { exposure, waiting: Semaphore::new(MOST_WAITING) }
     }
 }
 
@@ -109,7 +107,7 @@ impl Pdp {
         let is_marked = live.key.secret(&selector).is_none_or(|secret| secret.compromised_at.is_some())
             || exposure == Exposure::Flags && live.key.is_flagged(&selector);
         if live.key.kind == Kind::Publishable {
-            self.warn_of_public(live, by.now);
+            warn_of_public(live, by.now);
             return Ok(());
         }
         if is_marked {
@@ -139,19 +137,16 @@ impl Pdp {
         tracing::error!(key = %id, %error, "an exposed key could not be marked; it is refused until this process ends");
         Err(Unavailable::Store)
     }
+}
 
-    /// Publishable keys are for the public, so that nothing becomes of them; whoever sends them should know.
-    fn warn_of_public(&self, live: &LiveKey, now: Timestamp) {
-        let (now, before) = (now.as_second(), self.exposed.warned_at.load(Ordering::Relaxed));
-        let is_time = now.saturating_sub(before) >= WARNED_EVERY;
-        let warned_at = &self.exposed.warned_at;
-        if is_time && warned_at.compare_exchange(before, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            tracing::warn!(
-                key = %live.key.id,
-                "a publishable key came over plain HTTP; the call was refused, and the key goes on working \
-                 (told at most once a minute)"
-            );
-        }
+/// Publishable keys are for the public, so that nothing becomes of them; whoever sends them should know.
+fn warn_of_public(live: &LiveKey, now: Timestamp) {
+    if let Some(untold) = PUBLIC.admit(now) {
+        tracing::warn!(
+            key = %live.key.id,
+            untold,
+            "a publishable key came over plain HTTP; the call was refused, and the key goes on working"
+        );
     }
 }
 

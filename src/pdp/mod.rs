@@ -23,10 +23,14 @@ use crate::ledger::{Exposure, Ledger};
 use crate::metrics::Metrics;
 use crate::policy::Revision;
 use crate::ring::LiveKey;
+use crate::telemetry::Seldom;
 use crate::trail::By;
 use crate::verifier::{Busy, Verifier};
 
 use self::exposed::Exposed;
+
+/// The line about calls of which it is not known how they came.
+static UNSTATED: Seldom = Seldom::new();
 
 /// No decision could be made now. It is neither an allow nor a statement about the key: 503, with Retry-After.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -113,8 +117,11 @@ impl Pdp {
         {
             live.note_use(&selector, now, call.address);
         }
-        if verdict.reason == Reason::TransportUnknown {
+        if verdict.reason == Reason::TransportUnknown
+            && let Some(untold) = UNSTATED.admit(now)
+        {
             tracing::error!(
+                untold,
                 "a call was refused because the proxy did not state whether it came over HTTPS; \
                  have the proxy set its protocol header (no key was marked)"
             );

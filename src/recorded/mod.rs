@@ -160,14 +160,14 @@ impl Recorder {
         self.len() == 0
     }
 
-    /// How many decisions there were in each minute of the last day.
-    pub fn series(&self) -> Series {
-        self.all().series.clone()
+    /// How many decisions there were in each minute of the day before `now`.
+    pub fn series(&self, now: Timestamp) -> Series {
+        self.all().series.of_day(now)
     }
 
     /// The same of such decisions alone, as far as they are kept.
-    pub fn series_of(&self, filter: &Filter) -> Series {
-        Series::of(self.all().newest_first().filter(|record| filter.takes(record)))
+    pub fn series_of(&self, filter: &Filter, now: Timestamp) -> Series {
+        Series::of(self.all().newest_first().filter(|record| filter.takes(record)), now)
     }
 
     /// The busiest `most` keys, actions and addresses of those that the filter takes.

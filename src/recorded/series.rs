@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::record::Record;
 use crate::authorize::verdict::{Outcome, Reason};
 
-/// Minutes that are kept.
+/// Minutes that are told of, and as many are kept.
 const MINUTES: i64 = 24 * 60;
 /// Actions that are told apart in one minute; no schema has as many routes that are called.
 const MOST_ACTIONS: usize = 1_000;
@@ -84,6 +84,15 @@ impl Minute {
     }
 }
 
+/// Which minute this is in.
+fn number_of(time: Timestamp) -> i64 {
+    time.as_second().div_euclid(60)
+}
+
+fn is_of_day(number: i64, now: Timestamp) -> bool {
+    (0..MINUTES).contains(&(number_of(now) - number))
+}
+
 /// Counts of several minutes together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -107,7 +116,7 @@ impl Totals {
     }
 }
 
-/// Counts of the last day's minutes; of those without decisions there is nothing.
+/// Counts of a day's minutes; of those without decisions there is nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Series {
     /// In the order of time.
@@ -117,12 +126,12 @@ pub struct Series {
 impl Series {
     /// Counts a decision.
     pub(super) fn count(&mut self, record: &Record) {
-        if let Some(minute) = self.minute(record.time().as_second().div_euclid(60)) {
+        if let Some(minute) = self.minute(number_of(record.time())) {
             minute.count(record);
         }
     }
 
-    /// The minute of this number; none for one that is older than a day, seen from the newest.
+    /// The minute of this number.
     pub(super) fn minute(&mut self, number: i64) -> Option<&mut Minute> {
         // Nearly always it is the last one; decisions of two threads may come in the wrong order.
         let before = self.minutes.iter().rev().take_while(|minute| minute.number > number).count();
@@ -131,14 +140,25 @@ impl Series {
         if is_there {
             return self.minutes.get_mut(at - 1);
         }
-        let newest = self.minutes.back().map_or(number, |minute| minute.number.max(number));
-        if number <= newest - MINUTES {
-            return None;
-        }
         self.minutes.insert(at, Minute::of(number));
-        let gone = self.minutes.iter().take_while(|minute| minute.number <= newest - MINUTES).count();
-        self.minutes.drain(..gone);
-        self.minutes.get_mut(at - gone)
+        if i64::try_from(self.minutes.len()).is_ok_and(|kept| kept <= MINUTES) {
+            return self.minutes.get_mut(at);
+        }
+        // Which is the oldest a clock says that may have been wrong for a while, and ahead by days. So what is farthest from
+        // now goes, whichever way that is.
+        let far = |minute: Option<&Minute>| minute.map_or(0, |minute| minute.number.abs_diff(number));
+        if far(self.minutes.front()) < far(self.minutes.back()) {
+            self.minutes.pop_back();
+            return self.minutes.get_mut(at);
+        }
+        self.minutes.pop_front();
+        self.minutes.get_mut(at.checked_sub(1)?)
+    }
+
+    /// The same without what is not of the day before `now`: what is older, and what was counted under a clock that was ahead.
+    pub(super) fn of_day(&self, now: Timestamp) -> Self {
+        let minutes = self.minutes.iter().filter(|minute| is_of_day(minute.number, now));
+        Self { minutes: minutes.cloned().collect() }
     }
 
     /// The minutes in which there were decisions, the oldest first.
@@ -146,10 +166,11 @@ impl Series {
         self.minutes.iter()
     }
 
-    /// The counts of such records.
-    pub(super) fn of<'r>(records: impl Iterator<Item = &'r Record>) -> Self {
+    /// The counts of such records, as far as they are of the day before `now`.
+    pub(super) fn of<'r>(records: impl Iterator<Item = &'r Record>, now: Timestamp) -> Self {
         let mut series = Self::default();
-        records.for_each(|record| series.count(record));
+        let of_day = records.filter(|record| is_of_day(number_of(record.time()), now));
+        of_day.for_each(|record| series.count(record));
         series
     }
 

@@ -291,7 +291,7 @@ fn a_filter_takes_those_of_which_all_that_it_says_holds() {
         (Filter { since: Some(soon), ..all.clone() }, 0),
     ] {
         assert_eq!(recorder.page(&filter, None, 100).len(), expected, "{filter:?}");
-        let totals = recorder.series_of(&filter).totals(Timestamp::UNIX_EPOCH);
+        let totals = recorder.series_of(&filter, Timestamp::now()).totals(Timestamp::UNIX_EPOCH);
         assert_eq!(totals.reasons.values().sum::<u64>(), expected as u64, "{filter:?}");
     }
 }
@@ -307,13 +307,43 @@ fn decisions_are_counted_by_the_minute_for_a_day() {
         let caller = Caller::Proven(Arc::clone(&by.0), by.1);
         recorder.offer(authorize(&get("/v1/jobs"), caller, &revision, at(minutes)), &get("/v1/jobs"), "r");
     }
-    let series = recorder.series();
+    let series = recorder.series(at(24 * 60 + 1));
     let counted: Vec<_> =
         series.minutes().map(|minute| minute.reasons().map(|(_, count)| count).sum::<u32>()).collect();
     assert_eq!(counted, [1, 1, 1], "the minutes 2, 3 and 1441: a day before that is over");
     let totals = series.totals(at(3) - jiff::SignedDuration::from_secs(30));
     assert_eq!(totals.reasons, [("allowed".into(), 2)].into());
     assert_eq!(totals.actions, [("listJobs".to_owned(), [("allow".into(), 2)].into())].into());
+}
+
+#[test]
+fn decisions_under_a_clock_that_is_wrong_for_a_while_take_no_counts_away() {
+    let (revision, recorder) = (revision(""), recorder(2));
+    let by = key(Kind::Secret, Mode::Live, &[]);
+    let start: Timestamp = "2027-01-31T10:20:30Z".parse().unwrap();
+    let at = |minutes: i64| start + jiff::SignedDuration::from_mins(minutes);
+    let decide = |minutes: i64| {
+        let caller = Caller::Proven(Arc::clone(&by.0), by.1);
+        recorder.offer(authorize(&get("/v1/jobs"), caller, &revision, at(minutes)), &get("/v1/jobs"), "r");
+    };
+    let counted = |recorder: &Recorder, minutes: i64| {
+        recorder.series(at(minutes)).totals(Timestamp::UNIX_EPOCH).reasons.values().sum::<u64>()
+    };
+    let wrong: Vec<i64> =
+        (0..300).map(|more| 3 * 24 * 60 + more).chain((0..300).map(|more| more - 9 * 24 * 60)).collect();
+    (0..1_000).for_each(&decide);
+    wrong.iter().copied().for_each(&decide);
+    assert_eq!(counted(&recorder, 1_000), 1_000, "what was counted before is still there");
+    (1_000..3_000).for_each(&decide);
+    assert_eq!(counted(&recorder, 2_999), 24 * 60, "and what comes after is counted");
+    // A restart keeps it no longer than that.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("recorded");
+    decide(9 * 24 * 60);
+    recorder.save(&file).unwrap();
+    let after = self::recorder(2);
+    after.restore(&file).unwrap();
+    assert_eq!(counted(&after, 2_999), 24 * 60 - 1);
 }
 
 #[test]
@@ -333,7 +363,8 @@ fn what_is_recorded_survives_a_restart_whole_or_not_at_all() {
     let whole = std::fs::read(&file).unwrap();
     let after = recorder(20);
     after.restore(&file).unwrap();
-    assert_eq!((tell(&after), after.series()), (tell(&before), before.series()));
+    let now = Timestamp::now();
+    assert_eq!((tell(&after), after.series(now)), (tell(&before), before.series(now)));
     assert!(!file.exists(), "it is not found again by one that comes after a crash");
     after.restore(&file).unwrap();
     // What comes now is newer than what was.
@@ -351,7 +382,7 @@ fn what_is_recorded_survives_a_restart_whole_or_not_at_all() {
         std::fs::write(&file, &bytes).unwrap();
         let after = recorder(20);
         assert!(after.restore(&file).is_err(), "{damage}");
-        assert!(after.is_empty() && after.series() == Series::default() && !file.exists());
+        assert!(after.is_empty() && after.series(now) == Series::default() && !file.exists());
     }
     // A file that cannot be written leaves nothing behind.
     assert!(before.save(&folder.path().join("nowhere/recorded")).is_err());

@@ -211,10 +211,13 @@ impl Follows for Shadow {
     /// Looks at the folder, and tries what it holds when that is new and good.
     async fn rescan(&self, anew: bool) {
         let [with_live, with_own] = &self.files;
-        if !with_live.policies.is_dir() {
-            return self.clear();
-        }
-        let files = if with_own.schemas.is_dir() { with_own } else { with_live };
+        // Both have the same policies; what tells them apart is whether there are schemas beside the live ones.
+        let files = match with_own.are_there().await {
+            Ok([_, false]) => return self.clear(),
+            Ok([true, true]) => with_own,
+            Ok([false, true]) => with_live,
+            Err(rejection) => return self.refuse(None, rejection),
+        };
         let bundle = match files.read().await {
             Ok(bundle) => bundle,
             Err(rejection) => return self.refuse(None, rejection),

@@ -5,7 +5,7 @@
 
 pub mod backup;
 #[cfg(test)]
-mod examples;
+pub(crate) mod examples;
 mod opening;
 mod sled;
 

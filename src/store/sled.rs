@@ -511,7 +511,8 @@ mod tests {
                         batch.put(Table::KEYS, format!("b{name}").as_bytes(), vec![1; 300], Expect::Absent);
                         store.commit(&batch).unwrap();
                         // Straight to the pipe: the harness would keep what is printed.
-                        writeln!(io::stderr(), "done {name}").unwrap();
+                        // In one piece: a child that is killed between two would have said half a name.
+                        io::stderr().write_all(format!("done {name}\n").as_bytes()).unwrap();
                     }
                 });
             }

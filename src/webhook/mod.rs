@@ -102,9 +102,9 @@ impl Webhook {
     /// Sends what happens, until `stop` turns true. A receiver that is new is told what happens from now on.
     pub async fn run(self, ledger: Ledger, mut stop: watch::Receiver<bool>) {
         tracing::info!(receiver = self.url.host_str(), "events are sent to the webhook's receiver");
-        let mut waits = waits();
+        let (mut waits, mut progress) = (waits(), None);
         loop {
-            match self.follow(&ledger, &mut stop).await {
+            match self.follow(&ledger, &mut progress, &mut stop).await {
                 Ok(Stopped) => return,
                 Err(error) => tracing::error!(error, "the events for the webhook cannot be read; trying again"),
             }
@@ -114,29 +114,37 @@ impl Webhook {
         }
     }
 
-    async fn follow(&self, ledger: &Ledger, stop: &mut watch::Receiver<bool>) -> Result<Stopped, String> {
+    /// `progress` is what is known of the receiver when it begins, and when it ends: a store that takes no writes is no reason to
+    /// send again what the receiver has.
+    async fn follow(
+        &self,
+        ledger: &Ledger,
+        progress: &mut Option<Progress>,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<Stopped, String> {
         let mut durable = ledger.durable();
-        let mut at = beginning(ledger).await?;
-        let (mut kept, mut kept_when) = (at, Instant::now());
+        let progress = match progress {
+            Some(progress) => progress,
+            None => progress.insert(Progress::of(beginning(ledger).await?)),
+        };
         loop {
             let last = *durable.borrow_and_update();
-            let events = read(ledger, at).await?.into_iter().take_while(|(id, _)| id.0.commit <= last);
+            let events = read(ledger, progress.at).await?.into_iter().take_while(|(id, _)| id.0.commit <= last);
             let events: Vec<_> = events.collect();
             let is_quiet = events.is_empty();
             for (id, event) in events {
                 let is_wanted = self.wanted.is_empty() || self.wanted.contains(&event.happened);
                 if is_wanted && self.deliver(id, &event, stop).await.is_err() {
-                    keep(ledger, at, &mut kept).await?;
+                    progress.keep(ledger).await?;
                     return Ok(Stopped);
                 }
-                at = Some(id);
-                if kept_when.elapsed() >= KEEP_EVERY {
-                    keep(ledger, at, &mut kept).await?;
-                    kept_when = Instant::now();
+                progress.at = Some(id);
+                if progress.kept_when.elapsed() >= KEEP_EVERY {
+                    progress.keep(ledger).await?;
                 }
             }
             if is_quiet {
-                keep(ledger, at, &mut kept).await?;
+                progress.keep(ledger).await?;
                 tokio::select! {
                     _ = stop.wait_for(|stop| *stop) => return Ok(Stopped),
                     changed = durable.changed() => if changed.is_err() { return Ok(Stopped) },
@@ -244,12 +252,26 @@ async fn read(ledger: &Ledger, after: Option<EventId>) -> Result<Vec<(EventId, E
     on_disk(ledger, move |ledger| ledger.events(About::Everything, after, Order::Ascending, PAGE)).await
 }
 
-async fn keep(ledger: &Ledger, at: Option<EventId>, kept: &mut Option<EventId>) -> Result<(), String> {
-    if at != *kept {
-        on_disk(ledger, move |ledger| ledger.keep_cursor(CURSOR, at)).await?;
-        *kept = at;
+/// How far the receiver has come, and how much of that the store knows.
+struct Progress {
+    at: Option<EventId>,
+    kept: Option<EventId>,
+    kept_when: Instant,
+}
+
+impl Progress {
+    fn of(kept: Option<EventId>) -> Self {
+        Self { at: kept, kept, kept_when: Instant::now() }
     }
-    Ok(())
+
+    async fn keep(&mut self, ledger: &Ledger) -> Result<(), String> {
+        let at = self.at;
+        if at != self.kept {
+            on_disk(ledger, move |ledger| ledger.keep_cursor(CURSOR, at)).await?;
+            (self.kept, self.kept_when) = (at, Instant::now());
+        }
+        Ok(())
+    }
 }
 
 async fn on_disk<T: Send + 'static>(
@@ -265,7 +287,88 @@ async fn on_disk<T: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    use axum::Router;
+    use axum::http::HeaderMap;
+    use axum::routing::post;
+    use tokio::sync::mpsc;
+
     use super::*;
+    use crate::key::Cost;
+    use crate::metrics::Metrics;
+    use crate::store::examples::Failing;
+    use crate::store::{SledStore, Table};
+    use crate::trail::By;
+
+    /// A receiver that takes everything: its address, and the ids of what it has taken.
+    async fn receiver() -> (String, mpsc::UnboundedReceiver<String>) {
+        let (sender, taken) = mpsc::unbounded_channel();
+        let take = move |headers: HeaderMap| {
+            let id = headers["webhook-id"].to_str().unwrap().to_owned();
+            sender.send(id).unwrap();
+            std::future::ready(())
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        tokio::spawn(async { axum::serve(listener, Router::new().route("/", post(take))).await.unwrap() });
+        (url, taken)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_store_that_takes_no_writes_is_no_reason_to_send_anything_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let (is_full, refused) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (full, count) = (Arc::clone(&is_full), Arc::clone(&refused));
+        let store = SledStore::open(&folder.path().join("store")).unwrap();
+        let ledger = Ledger::load(Arc::new(Failing::new(store, move |batch| {
+            let is_cursor = batch.changes().iter().any(|change| change.table == Table::CURSORS);
+            let fails = is_cursor && full.load(Ordering::SeqCst);
+            count.fetch_add(usize::from(fails), Ordering::SeqCst);
+            fails
+        })));
+        let ledger = ledger.unwrap();
+        let cost = Cost { memory_kib: 8, iterations: 1, parallelism: 1 };
+        let make = || drop(ledger.create_account("Vexart", cost, None, &By::console(Timestamp::now())).unwrap());
+        make();
+        let (url, mut taken) = receiver().await;
+        let secret = folder.path().join("secret");
+        std::fs::write(&secret, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").unwrap();
+        let config = config::Webhook { url: Some(url), secret_file: Some(secret), ..config::Webhook::default() };
+        let metrics = Metrics::new([("allow", "allowed")]).unwrap();
+        let webhook = Webhook::new(&config, metrics.webhook.clone()).unwrap().unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let running = tokio::spawn(webhook.run(ledger.clone(), stopped));
+        let mut every = tokio::time::interval(Duration::from_millis(5));
+        for _ in 0..4_000 {
+            if ledger.cursor(CURSOR).unwrap().is_some() {
+                break;
+            }
+            every.tick().await;
+        }
+        assert!(ledger.cursor(CURSOR).unwrap().is_some(), "the webhook never began");
+        is_full.store(true, Ordering::SeqCst);
+        let mut ids = BTreeSet::new();
+        for round in 1..=2 {
+            make();
+            let last = ledger.events(About::Everything, None, Order::Descending, 1).unwrap()[0].0.to_string();
+            while !ids.contains(&last) {
+                let id = tokio::time::timeout(Duration::from_secs(20), taken.recv()).await.expect("nothing is sent");
+                assert!(ids.insert(id.unwrap()), "an event was sent twice, in round {round}");
+            }
+            for _ in 0..4_000 {
+                if refused.load(Ordering::SeqCst) >= round {
+                    break;
+                }
+                every.tick().await;
+            }
+            assert!(refused.load(Ordering::SeqCst) >= round, "the store was not asked to keep how far the receiver is");
+        }
+        stop.send_replace(true);
+        running.await.unwrap();
+    }
 
     #[test]
     fn a_receiver_that_is_away_is_asked_ever_more_seldom_and_without_end() {

@@ -2,18 +2,21 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helper fails by panicking")]
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::routing::{get, post};
+use futures_util::stream;
 use keyward::http::descriptors;
 use keyward::http::serve::{HEADER_FIELDS, Limits, Server};
 use prometheus::IntGauge;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_rustls::{TlsAcceptor, TlsConnector, rustls};
@@ -30,6 +33,10 @@ struct Running {
     server: JoinHandle<usize>,
 }
 
+/// Of a long answer: far more than kernels hold of what nobody reads.
+static CHUNK: &[u8] = &[b'x'; 64 * 1024];
+const CHUNKS: usize = 1_000;
+
 /// A handler that says it has begun and answers when it is told to.
 #[derive(Default)]
 struct Gate {
@@ -43,6 +50,10 @@ fn app(gate: &Arc<Gate>) -> Router {
         .route("/", get(|| async { "hello" }))
         .route("/peer", get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.to_string() }))
         .route("/echo", post(|body: String| async { body }))
+        .route(
+            "/long",
+            get(|| async { Body::from_stream(stream::iter(std::iter::repeat_n(Ok::<_, Infallible>(CHUNK), CHUNKS))) }),
+        )
         .route(
             "/slow",
             get(move || async move {
@@ -198,6 +209,59 @@ async fn an_idle_connection_and_a_body_that_never_comes_are_closed_in_their_own_
     assert!(exchange(running.addr, "GET / HTTP/1.1\r\nhost: t\r\n\r\n").await.ends_with("hello"));
     let half = "POST /echo HTTP/1.1\r\nhost: t\r\ncontent-length: 10\r\n\r\nfive!";
     assert_eq!(exchange(running.addr, half).await, "");
+    finish(running).await;
+}
+
+/// A connection on which the long answer was asked for, by a client that takes little at a time.
+async fn ask_for_long(addr: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(64 * 1024).unwrap();
+    let mut stream = socket.connect(addr).await.unwrap();
+    stream.write_all(b"GET /long HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n").await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn whoever_reads_a_long_answer_slowly_gets_all_of_it_also_where_it_is_crowded() {
+    let idle = Duration::from_secs(1);
+    let limits = Limits { connections: 2, idle_timeout: idle, header_timeout: idle / 10, ..Limits::default() };
+    let (running, _gate) = start(limits, LONG, None).await;
+    let (started, mut stream, mut bytes) = (Instant::now(), ask_for_long(running.addr).await, 0);
+    let mut chunk = vec![0; 256 * 1024];
+    loop {
+        let read = tokio::time::timeout(LONG, stream.read(&mut chunk)).await.expect("no more came").unwrap();
+        if read == 0 {
+            break;
+        }
+        bytes += read;
+        // Reading slowly is the subject here, not a way to wait for something.
+        if bytes * 4 > CHUNKS * CHUNK.len() * usize::try_from(started.elapsed().as_millis()).unwrap() / 1_000 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    assert!(started.elapsed() > 2 * idle, "it was read too fast to say anything: {:?}", started.elapsed());
+    assert!(bytes > CHUNKS * CHUNK.len(), "cut after {bytes} bytes and {:?}", started.elapsed());
+    finish(running).await;
+}
+
+#[tokio::test]
+async fn whoever_reads_nothing_of_a_long_answer_is_cut_off() {
+    let limits = Limits { idle_timeout: Duration::from_millis(300), ..Limits::default() };
+    let (running, _gate) = start(limits, LONG, None).await;
+    let mut stream = ask_for_long(running.addr).await;
+    let started = Instant::now();
+    let mut every = tokio::time::interval(Duration::from_millis(20));
+    while running.open.get() == 0 || started.elapsed() < Duration::from_millis(100) {
+        assert!(started.elapsed() < LONG, "the connection was never there");
+        every.tick().await;
+    }
+    while running.open.get() > 0 {
+        assert!(started.elapsed() < LONG, "the connection is still there");
+        every.tick().await;
+    }
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    assert!(answer.len() < CHUNKS * CHUNK.len(), "all of it went to the kernel, which says nothing");
     finish(running).await;
 }
 

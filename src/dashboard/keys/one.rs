@@ -51,8 +51,6 @@ pub async fn page(visitor: Visitor, Path(id): Path<String>, RawQuery(query): Raw
     let key = find(client, &id).await?;
     let frame = Frame::about(&visitor, Section::Keys, &key.name, &key.account, key.mode, None).await?;
     let can = Operations::on(client, "key", &key.id).await?;
-    // An id of a thing that the page is not about is nobody's token here.
-    let token = visitor.fresh(|of| of == key.id).pop().map(|fresh| fresh.token);
     let permissions: Permissions = client.get(&["keys", &key.id, "permissions"], &[]).await?;
     let may_look = frame.can.has("getRevision");
     let places = if may_look { Places::of(frame.policies(client).await?.as_ref()) } else { Places::default() };
@@ -64,6 +62,8 @@ pub async fn page(visitor: Visitor, Path(id): Path<String>, RawQuery(query): Raw
     let suggestion: Option<SuggestedScopes> = client.get(&["keys", &key.id, "suggestion"], &[]).await.ok();
     let (events, _) =
         trail::get(client, &["keys", &key.id, "events"], &[("limit", EVENTS)], Some(&key.account), frame.now).await?;
+    // Once nothing can fail any more: it is shown once. An id of a thing that the page is not about is nobody's token here.
+    let token = visitor.fresh(|of| of == key.id).pop().map(|fresh| fresh.token);
     Ok(answer(&Page {
         key: Shown::new(key, frame.now),
         permissions: permissions.items,

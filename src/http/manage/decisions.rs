@@ -222,10 +222,10 @@ pub(super) async fn count_decisions(
         Some(step @ 1..=1_440) => step,
         Some(_) => return Err(Refusal::invalid(Some("step"), "give 1 to 1440")),
     };
-    let recorder = recorder(&manage)?;
+    let (recorder, now) = (recorder(&manage)?, Timestamp::now());
     let counted = tokio::task::spawn_blocking(move || {
         let is_all = filter.key.is_none() && filter.account.is_none() && filter.mode.is_none();
-        if is_all { recorder.series() } else { recorder.series_of(&filter) }.by(step)
+        if is_all { recorder.series(now) } else { recorder.series_of(&filter, now) }.by(step)
     });
     let counted = counted.await.map_err(|error| Refusal::internal(&error))?;
     let items =

@@ -103,7 +103,7 @@ pub struct Manage {
     /// Who is believed when they state for whom they call.
     proxies: Vec<IpNet>,
     /// Passwords that are checked or hashed at a time: each takes 19 MiB.
-    passwords: tokio::sync::Semaphore,
+    passwords: Arc<tokio::sync::Semaphore>,
     /// A rotation that is due within this is due soon.
     soon: SignedDuration,
     /// Those who may look on while decisions are made.
@@ -124,7 +124,7 @@ impl Manage {
     pub fn new(parts: Parts) -> Self {
         let Parts { pdp, activator, recorder, shadow, cost, proxies, soon, stop } = parts;
         let (throttle, recent) = (Throttle::new(), Recent::default());
-        let passwords = tokio::sync::Semaphore::new(2);
+        let passwords = Arc::new(tokio::sync::Semaphore::new(2));
         let started_at = Timestamp::now();
         let readers = Arc::new(tokio::sync::Semaphore::new(live::READERS));
         let playground = tokio::sync::Semaphore::new(playground::MOST);

@@ -1,7 +1,6 @@
 //! Moving accounts, keys and people out, and in.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 
 use axum::Json;
 use axum::body::Body;
@@ -12,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::backup::spooled;
+use super::backup::{download, told};
 use super::input::Input;
 use super::keys::CreateKey;
 use super::refusal::{Refusal, Refusals};
@@ -22,7 +21,7 @@ use crate::http::json::time;
 use crate::key::{Account, AccountId, Ceiling, Key, KeyId, MintError, StoredSecret};
 use crate::ledger::{DeletedUser, ImportError, Incoming, KnownToken, Ledger, MovedIn, SecretUse};
 use crate::people::User;
-use crate::store::{Batch, Row, StoreError, Table};
+use crate::store::{Row, StoreError, Table};
 use crate::trail::{Event, Happened};
 
 /// The format of an export, and the newest that is understood.
@@ -112,11 +111,9 @@ pub struct ImportedItem {
 pub(super) async fn export_all(State(manage): State<Shared>, caller: Caller) -> Result<Response<Body>, Refusal> {
     let by = caller.may(Subject::System)?.clone();
     let ledger = manage.ledger().clone();
-    let spool = move |file: &mut File| {
-        export(&ledger, by.now, &mut BufWriter::new(file))?;
-        Ok(ledger.commit_told(Batch::new(), &[Event::new(Happened::Exported, &by)])?)
-    };
-    spooled(spool, "attachment; filename=\"keyward-export.jsonl\"").await
+    told(&manage, Event::new(Happened::Exported, &by)).await?;
+    let spool = move |out: &mut dyn Write| export(&ledger, by.now, out);
+    download(spool, "attachment; filename=\"keyward-export.jsonl\"").await
 }
 
 fn export(ledger: &Ledger, now: Timestamp, out: &mut dyn Write) -> Result<(), std::io::Error> {

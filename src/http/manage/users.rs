@@ -168,7 +168,12 @@ impl Manage {
         &self,
         work: impl FnOnce() -> Result<T, HashError> + Send + 'static,
     ) -> Result<T, Refusal> {
-        let _permit = self.passwords.acquire().await.map_err(|error| Refusal::internal(&error))?;
+        let permit = Arc::clone(&self.passwords).acquire_owned().await.map_err(|error| Refusal::internal(&error))?;
+        // The place is the work's: a client that goes away does not end it.
+        let work = move || {
+            let _permit = permit;
+            work()
+        };
         let done = tokio::task::spawn_blocking(work).await.map_err(|error| Refusal::internal(&error))?;
         done.map_err(|error| Refusal::internal(&error))
     }
