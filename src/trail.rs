@@ -218,6 +218,16 @@ impl Event {
         self
     }
 
+    /// The same event, with a field that has changed: its name among `fields`, what is in it now, and what was before.
+    #[must_use]
+    pub fn changing(self, field: &str, before: impl AsRef<str>, after: impl AsRef<str>) -> Self {
+        let fields = match self.detail.get("fields") {
+            Some(fields) => format!("{fields}, {field}"),
+            None => field.to_owned(),
+        };
+        self.with("fields", fields).with(&format!("{field}_before"), before).with(field, after)
+    }
+
     /// Adds the event to a batch, at this place within it, so that it is found by all that it is about.
     pub fn append_to(&self, batch: &mut Batch, ordinal: u16) {
         // Invariant: strings, numbers and a map with text for keys; serialising them cannot fail.

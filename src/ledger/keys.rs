@@ -6,8 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Ledger, LedgerError, Once, check_version, decode, encode, persistently};
 use crate::key::{
-    Account, AccountId, Change, Cost, Key, KeyError, KeyId, Kind, Mint, MintError, NewKey, Selector, State,
-    StoredSecret,
+    Account, AccountId, Cost, Key, KeyError, KeyId, Kind, Mint, MintError, NewKey, Selector, State, StoredSecret,
 };
 use crate::ring::Applied;
 use crate::store::{Batch, Expect, Table};
@@ -187,15 +186,6 @@ pub(super) fn made(key: &Key, by: &By) -> Event {
     let event = event.with("kind", key.kind.as_str()).with("mode", key.mode.as_str());
     let chosen = key.chosen().into_iter().filter(|(_, value)| !value.is_empty());
     chosen.fold(event, |event, (field, value)| event.with(field, value))
-}
-
-/// What tells of changes of a key.
-pub fn key_updated(changes: &[Change], by: &By) -> Event {
-    let fields: Vec<_> = changes.iter().map(|change| change.field).collect();
-    let event = Event::new(Happened::KeyUpdated, by).with("fields", fields.join(", "));
-    changes.iter().fold(event, |event, change| {
-        event.with(&format!("{}_before", change.field), &change.before).with(change.field, &change.after)
-    })
 }
 
 /// A new token of this kind and mode, and what to keep of it.

@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 pub use self::events::About;
-pub use self::keys::{Exposure, key_updated};
+pub use self::keys::Exposure;
 pub use self::known::{DeletedUser, KnownToken};
 pub use self::once::{Done, Once};
 pub use self::people::SIGNED_IN;

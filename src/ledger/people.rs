@@ -45,7 +45,11 @@ impl Ledger {
         batch.put(Table::USERS, user.id.as_bytes(), encode(&user), Expect::Absent);
         batch.put(Table::EMAILS, user.email.as_str().as_bytes(), user.id.as_bytes().to_vec(), Expect::Absent);
         let event = Event::new(Happened::UserCreated, by).of_user(user.id).with("email", user.email.as_str());
-        event.append_to(&mut batch, 0);
+        event.with("name", &user.name).with("operator", user.operator.to_string()).append_to(&mut batch, 0);
+        for (ordinal, (account, role)) in (1..).zip(&user.roles) {
+            let event = Event::new(Happened::MemberSet, by).of_account(*account).of_user(user.id);
+            event.with("role", role.as_str()).append_to(&mut batch, ordinal);
+        }
         if let Some(once) = once {
             once.note(&mut batch, &user.id.to_string(), by.now);
         }

@@ -562,3 +562,53 @@ async fn who_may_read_a_key_may_read_its_decisions_and_nobody_else_but_operators
     let both = format!("/v1/decisions?key={key}&account={account}");
     assert_eq!(viewer.done("GET", &both, Value::Null).await["items"], json!([]));
 }
+
+#[tokio::test]
+async fn the_trail_says_what_was_granted_and_what_it_was_before() {
+    let demo = Demo::start();
+    let operator = Person::operator(&demo);
+    let account = operator.account().await;
+    let ada = json!({ "email": "ada@example.com", "name": "Ada", "operator": true, "roles": { &account: "owner" } });
+    let ada = operator.done("POST", "/v1/users", ada).await["id"].as_str().unwrap().to_owned();
+    operator.done("PATCH", &format!("/v1/users/{ada}"), json!({ "operator": false, "name": "Ada L." })).await;
+    let worker = json!({ "kind": "restricted", "mode": "live", "name": "worker", "scopes": ["resources:read"] });
+    let worker = operator.done("POST", &format!("/v1/accounts/{account}/keys"), worker).await;
+    let key = format!("/v1/keys/{}", worker["id"].as_str().unwrap());
+    operator.done("PATCH", &key, json!({ "scopes": ["jobs:write"], "addresses": ["192.0.2.0/24"] })).await;
+    operator.done("POST", &format!("{key}/rotate"), json!({ "overlap": "1h" })).await;
+    let question = json!({ "token": worker["token"], "method": "GET", "path": "/v1/jobs", "scheme": "http" });
+    assert_eq!(demo.authorize(question).await["reason"], "transport_insecure");
+    operator.request("GET", "/v1/backup").send().await.unwrap().bytes().await.unwrap();
+
+    let newest = async |path: &str| {
+        let events = operator.done("GET", &format!("{path}?order=newest&limit=1"), Value::Null).await;
+        (
+            events["items"][0]["type"].clone(),
+            events["items"][0]["detail"].clone(),
+            events["items"][0]["request_id"].clone(),
+        )
+    };
+    assert_eq!(newest("/v1/events").await.0, "installation.backed_up");
+    let (happened, detail, request) = newest(&format!("{key}/events")).await;
+    assert_eq!((happened, &detail["secret"]), (json!("key.compromised"), &json!("rotated out")));
+    assert!(request.is_string(), "the call that did it is named");
+    let all = operator.done("GET", &format!("/v1/accounts/{account}/events?limit=1000"), Value::Null).await;
+    let told = |happened: &str| {
+        let events = all["items"].as_array().unwrap().iter();
+        events.filter(|event| event["type"] == happened).map(|event| event["detail"].clone()).last().unwrap()
+    };
+    assert_eq!(told("member.set"), json!({ "role": "owner" }), "an account's trail shows who came");
+    let updated = json!({
+        "fields": "scopes, addresses", "scopes_before": "resources:read", "scopes": "jobs:write",
+        "addresses_before": "", "addresses": "192.0.2.0/24",
+    });
+    assert_eq!(told("key.updated"), updated);
+    let created = all["items"].as_array().unwrap().iter().map(|event| &event["detail"]);
+    let expected = json!({ "kind": "restricted", "mode": "live", "name": "worker", "scopes": "resources:read" });
+    assert!(created.into_iter().any(|detail| *detail == expected), "{all}");
+    let of_ada = operator.done("GET", &format!("/v1/events?user={ada}&type=user.updated"), Value::Null).await;
+    let expected = json!({
+        "fields": "name, operator", "name_before": "Ada", "name": "Ada L.", "operator_before": "true", "operator": "false",
+    });
+    assert_eq!(of_ada["items"][0]["detail"], expected);
+}

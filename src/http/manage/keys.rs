@@ -26,7 +26,7 @@ use crate::authorize::verdict::Outcome;
 use crate::authorize::{Call, Caller as Calling, RequestLine, Stated, Transport, authorize, authorize_by};
 use crate::http::json::time;
 use crate::key::{EnvironmentId, Key, KeyError, KeyId, KeyUpdate, Kind, Mode, NewKey, Scope};
-use crate::ledger::{Ledger, Once, key_updated};
+use crate::ledger::{Ledger, Once};
 use crate::policy::{Revision, Route, stand_in};
 use crate::ring::LiveKey;
 use crate::trail::{By, Event, Happened};
@@ -326,7 +326,9 @@ pub(super) async fn update_key(
     };
     change(&manage, caller, &key, seen, move |key, by| {
         let changes = key.update(update.clone(), by.now)?;
-        Ok((!changes.is_empty()).then(|| key_updated(&changes, by)))
+        let event = Event::new(Happened::KeyUpdated, by);
+        let event = changes.iter().fold(event, |event, one| event.changing(one.field, &one.before, &one.after));
+        Ok((!changes.is_empty()).then_some(event))
     })
     .await
 }

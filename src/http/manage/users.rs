@@ -26,7 +26,7 @@ use crate::authorize::manage::Subject;
 use crate::directory::LiveUser;
 use crate::key::{AccountId, ApiTokenId, Glance, HashError, Secret, Selector, Status, UserId, UserToken};
 use crate::ledger::{Ledger, LedgerError, Once, SIGNED_IN};
-use crate::people::{Email, NewUser, Password, PasswordHash, PeopleError, RetryAfter, Role, User, verify};
+use crate::people::{Email, NewUser, Password, PasswordHash, PeopleError, RetryAfter, Role, User, UserState, verify};
 use crate::trail::{Actor, By, Event, Happened};
 
 /// How long a token lasts that was made by signing in.
@@ -399,18 +399,31 @@ pub(super) async fn update_user(
     let (ledger, id, by) = (manage.ledger().clone(), live.user.id, caller.by);
     let change = move |user: &mut User| {
         let now = by.now;
-        let changes = [
-            ("email", input.email.as_deref().map_or(Ok(false), |email| user.readdress(email, now))?),
-            ("name", input.name.as_deref().map_or(Ok(false), |name| user.rename(name, now))?),
-            ("operator", input.operator.is_some_and(|is| if is { user.promote(now) } else { user.demote(now) })),
-            ("active", input.active.is_some_and(|is| if is { user.enable(now) } else { user.disable(now) })),
-        ];
-        let fields: Vec<_> = changes.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect();
-        let event = || Event::new(Happened::UserUpdated, &by).with("fields", fields.join(", "));
-        Ok((!fields.is_empty()).then(event))
+        let before = told(user);
+        input.email.as_deref().map_or(Ok(false), |email| user.readdress(email, now))?;
+        input.name.as_deref().map_or(Ok(false), |name| user.rename(name, now))?;
+        input.operator.is_some_and(|is| if is { user.promote(now) } else { user.demote(now) });
+        input.active.is_some_and(|is| if is { user.enable(now) } else { user.disable(now) });
+        let changes = before.into_iter().zip(told(user)).filter(|(before, after)| before != after);
+        let event = changes.fold(None, |event: Option<Event>, ((field, before), (_, after))| {
+            let event = event.unwrap_or_else(|| Event::new(Happened::UserUpdated, &by));
+            Some(event.changing(field, before, after))
+        });
+        Ok(event)
     };
     let live = blocking(move || ledger.change_user(&id, seen.wanted(live.version), None, change)).await?;
     Ok(versioned(live.version, UserView::of(&live.user)))
+}
+
+/// What events tell of a person, by field.
+fn told(user: &User) -> [(&'static str, String); 4] {
+    let is_active = user.state == UserState::Active;
+    [
+        ("email", user.email.as_str().to_owned()),
+        ("name", user.name.to_string()),
+        ("operator", user.operator.to_string()),
+        ("active", is_active.to_string()),
+    ]
 }
 
 /// Remove a person, with their tokens and roles.
