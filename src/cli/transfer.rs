@@ -82,7 +82,7 @@ struct Progress {
 pub(super) fn import(given: &Import) -> Result<(), Failure> {
     let client = given.online.client()?;
     let mut progress = Progress::default();
-    take_over(given, &client, &mut progress).map_err(|failure| progress.told_with(failure))?;
+    take_over(given, &client, &mut progress).map_err(|failure| progress.told_with(&failure))?;
     let Progress { made, kept, .. } = progress;
     given
         .online
@@ -100,7 +100,7 @@ impl Progress {
     }
 
     /// Whoever mends the file wants to know what of it is in.
-    fn told_with(&self, failure: Failure) -> Failure {
+    fn told_with(&self, failure: &Failure) -> Failure {
         let say = match self.line {
             _ if failure.code == UNAVAILABLE => {
                 "whether all of it is in is not known; import the file again".to_owned()

@@ -166,7 +166,7 @@ mod tests {
     }
 
     /// What may happen to a key.
-    #[derive(Debug, Clone)]
+    #[derive(Debug, Clone, Copy)]
     enum Step {
         Update(Option<u32>, Option<u32>, bool),
         Rotate(u32),

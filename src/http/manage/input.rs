@@ -61,7 +61,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     }
 }
 
-/// What the caller has seen: `If-Match`, with an ETag as it was answered, or several of them (RFC 9110, section 13.1.1).
+/// What the caller has seen: `If-Match`, with an `ETag` as it was answered, or several of them (RFC 9110, section 13.1.1).
 pub struct Seen(pub Tags);
 
 impl<S: Send + Sync> FromRequestParts<S> for Seen {
