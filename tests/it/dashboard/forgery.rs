@@ -79,12 +79,17 @@ async fn nobody_is_signed_in_by_another_site_and_nothing_is_done_by_reading() {
         "/sign-out".into(),
         "/sign-out-everywhere".into(),
         format!("/keys/{key}/disable"),
-        format!("/keys/{key}/compromise"),
+        format!("/keys/{key}/enable"),
     ] {
         let answer = operator.request("GET", &format!("{path}?csrf={csrf}")).send().await.unwrap();
         assert_eq!(answer.status(), 405, "{path}");
     }
-    operator.get(&format!("/keys/{key}/revoke?csrf={csrf}&name=Analytics+worker")).await;
+    for page in ["revoke", "compromise"] {
+        let seen = operator.get(&format!("/keys/{key}/{page}?csrf={csrf}&name=Analytics+worker")).await;
+        assert_eq!(seen.status, 200, "{page}");
+    }
+    let member = world.fill("/accounts/{account}/team/{viewer}/remove");
+    assert_eq!(operator.get(&format!("{member}?csrf={csrf}")).await.status, 200);
     operator.get(&format!("/keys/{key}/rotate?csrf={csrf}&overlap=0s")).await;
     assert_eq!(world.newest().await, before);
 }

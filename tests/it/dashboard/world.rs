@@ -96,6 +96,15 @@ pub const PAGES: &[Place] = &[
     place("closed-key-new", 'O', "/accounts/{closed}/live/keys/new", "O"),
     place("closed-team", 'O', "/accounts/{closed}/team", "O"),
     place("closed-settings", 'O', "/accounts/{closed}/settings", "O"),
+    place("long-overview", 'O', "/accounts/{long}/test", "O"),
+    place("long-keys", 'O', "/accounts/{long}/live/keys", "O"),
+    place("long-team", 'O', "/accounts/{long}/team", "O"),
+    place("long-remove", 'O', "/accounts/{long}/team/{long-person}/remove", "O"),
+    place("long-settings", 'O', "/accounts/{long}/settings", "O"),
+    place("long-key", 'O', "/keys/{long-key}", "O"),
+    place("long-key-rotate", 'O', "/keys/{long-key}/rotate", "O"),
+    place("long-key-compromise", 'O', "/keys/{long-key}/compromise", "O"),
+    place("long-person", 'O', "/people/{long-person}", "O"),
     place("me", 'W', "/me", "OWDVX"),
     Place {
         acts: &[("#token-name", "deploy script"), ("form[action='/me/tokens'] button.primary", "")],
@@ -306,6 +315,18 @@ impl World {
         let closed = closed["id"].as_str().unwrap().to_owned();
         self.done("POST", &format!("/v1/accounts/{closed}/close"), json!({})).await;
         self.words.insert("closed", closed);
+        // Names without a space, as long as they may be.
+        let named = self.done("POST", "/v1/accounts", json!({ "name": "W".repeat(200) })).await;
+        let long = named["id"].as_str().unwrap().to_owned();
+        let ends = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24 * 3);
+        let key = json!({ "kind": "restricted", "mode": "live", "name": "K".repeat(200), "scopes": ["jobs:write"], "expires_at": ends });
+        let key = self.done("POST", &format!("/v1/accounts/{long}/keys"), key).await;
+        self.secrets.push(key["token"].as_str().unwrap().into());
+        let person =
+            json!({ "email": "long@example.com", "name": "N".repeat(200), "roles": { long.as_str(): "viewer" } });
+        let person = self.done("POST", "/v1/users", person).await;
+        let id = |made: &Value| made["id"].as_str().unwrap().to_owned();
+        self.words.extend([("long-key", id(&key)), ("long-person", id(&person)), ("long", long)]);
         let report = self.demo.report().await;
         self.words.insert("revision", report["active"]["digest"].as_str().unwrap().into());
     }
