@@ -130,8 +130,8 @@ pub(super) fn waits(waiting: &Waiting, active: &Active) {
     let digest = waiting.digest.short();
     tracing::warn!(
         serving = %active.digest.short(),
-        "under the files on disk somebody could do more, so they wait for `keyward policy approve {digest}`; the \
-         revision in force goes on serving:\n{}", waiting.comparison.summary.join("\n")
+        "under the files on disk somebody could do more, or it is not proven that nobody could, so they wait for \
+         `keyward policy approve {digest}`; the revision in force goes on serving:\n{}", waiting.comparison.summary.join("\n")
     );
 }
 

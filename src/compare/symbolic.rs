@@ -155,16 +155,24 @@ impl<'a> Symbolic<'a> {
         let Some(session) = self.session.as_deref_mut() else { return Err(Unproven::NotAsked) };
         let Some(Side { case, .. }) = after.or(before) else { return Ok(None) };
         let environment = case.environment();
-        let mut facts = case.facts();
-        facts.extend(group_facts(&self.after.model().namespace, self.scopes, group));
         // What no policy allows is the same as a route that is not there.
         let (more, less) = match direction {
             Direction::Widened => (after, before),
             Direction::Narrowed => (before, after),
         };
-        // A scope that is gone is known to the earlier schema alone, and a new one to the later.
+        // A scope that is gone is known to the earlier schema alone, and a new one to the later. Where there is a route in one
+        // revision only, its schema alone knows the action, and its policies see no scope that this does not know.
+        let is_alone = before.is_none() || after.is_none();
         let mut last = Unproven::NotAsked;
-        for (place, schema) in [self.after.schema(), self.before.schema()].into_iter().enumerate() {
+        for (place, revision) in [self.after, self.before].into_iter().enumerate() {
+            if is_alone && revision.digest() != case.revision.digest() {
+                continue;
+            }
+            let (schema, mut facts) = (revision.schema(), case.facts());
+            let seen = |scope: &&Scope| revision.model().scopes.iter().any(|known| **known == *scope.as_str());
+            let known: BTreeSet<Scope> = self.scopes.iter().filter(|scope| !is_alone || seen(scope)).cloned().collect();
+            let told = Told { namespace: &revision.model().namespace, scopes: self.scopes, known: &known };
+            facts.extend(told.of(group));
             let asked = async {
                 let symbolic =
                     SymEnv::new(schema, &environment).map_err(|error| Unproven::Failed(error.to_string()))?;
@@ -252,43 +260,67 @@ fn asked_of_action(json: &Value, operator: &str) -> Option<EntityUid> {
     EntityUid::from_json(operands.get("right")?.get("Value")?.clone()).ok()
 }
 
-/// What is true of every call by one of these callers, as a forbid of whatever it is not true of; nothing where they are all
-/// of their kind.
-fn group_facts(namespace: &str, scopes: &BTreeSet<Scope>, group: &[Subject]) -> Option<Policy> {
-    let kind = group.first()?.principal();
-    let others: Vec<Subject> =
-        Subject::of_kind(kind, scopes).into_iter().filter(|subject| !group.contains(subject)).collect();
-    let any = |subjects: &[Subject]| {
-        let each = subjects.iter().map(|subject| format!("({})", exactly(namespace, scopes, subject)));
-        each.collect::<Vec<_>>().join(" || ")
-    };
-    let fact = match others.as_slice() {
-        [] => return None,
-        others if others.len() < group.len() => format!("!({})", any(others)),
-        _ => any(group),
-    };
-    let text = format!("forbid (principal, action, resource) unless {{ {fact} }};");
-    Policy::parse(Some(PolicyId::new(format!("{namespace} subject fact"))), text).ok()
+/// What can be told of callers under one schema.
+struct Told<'t> {
+    namespace: &'t str,
+    /// The scopes by which callers are told apart.
+    scopes: &'t BTreeSet<Scope>,
+    /// Those among them that the schema knows. No policy under it sees the others.
+    known: &'t BTreeSet<Scope>,
 }
 
-/// What is true of a key of this kind, and of no other restricted one.
-fn exactly(namespace: &str, scopes: &BTreeSet<Scope>, subject: &Subject) -> String {
-    let holds = |scope: &Scope| format!("principal in {namespace}::Scope::{:?}", scope.as_str());
-    let parts: Vec<String> = match subject {
-        Subject::Restricted { scopes: held } => scopes
-            .iter()
-            .map(|scope| if held.contains(scope) { holds(scope) } else { format!("!({})", holds(scope)) })
-            .collect(),
-        Subject::RestrictedSeveral => {
-            let each = scopes.iter().enumerate();
-            let two = each.flat_map(|(at, one)| {
-                scopes.iter().skip(at + 1).map(move |other| format!("({} && {})", holds(one), holds(other)))
-            });
-            return two.collect::<Vec<_>>().join(" || ");
-        }
-        _ => vec![],
-    };
-    if parts.is_empty() { "true".to_owned() } else { parts.join(" && ") }
+impl Told<'_> {
+    /// What is true of every call by one of these callers, as a forbid of whatever it is not true of; nothing where they are
+    /// all of their kind.
+    fn of(&self, group: &[Subject]) -> Option<Policy> {
+        let all = Subject::of_kind(group.first()?.principal(), self.scopes);
+        let others: Vec<Subject> = all.into_iter().filter(|subject| !group.contains(subject)).collect();
+        // Callers who differ in scopes that are not seen look the same: what is true of others may be true of these.
+        let are_apart = self.known.len() == self.scopes.len();
+        let fact = match others.as_slice() {
+            [] => return None,
+            others if are_apart && others.len() < group.len() => format!("!({})", self.any(others)),
+            _ => self.any(group),
+        };
+        let text = format!("forbid (principal, action, resource) unless {{ {fact} }};");
+        Policy::parse(Some(PolicyId::new(format!("{} subject fact", self.namespace))), text).ok()
+    }
+
+    fn any(&self, subjects: &[Subject]) -> String {
+        let each = subjects.iter().map(|subject| format!("({})", self.exactly(subject)));
+        each.collect::<Vec<_>>().join(" || ")
+    }
+
+    /// What is true of a key of this kind, and of no other restricted one, as far as it is seen.
+    fn exactly(&self, subject: &Subject) -> String {
+        let holds = |scope: &Scope| format!("principal in {}::Scope::{:?}", self.namespace, scope.as_str());
+        let unseen = self.scopes.len() - self.known.len();
+        let parts: Vec<String> = match subject {
+            Subject::Restricted { scopes: held } => {
+                let one = |scope| if held.contains(scope) { holds(scope) } else { format!("!({})", holds(scope)) };
+                self.known.iter().map(one).collect()
+            }
+            // Two, of which none, one or both are seen.
+            Subject::RestrictedSeveral if unseen > 1 => vec![],
+            Subject::RestrictedSeveral if unseen == 1 => {
+                return joined(self.known.iter().map(holds));
+            }
+            Subject::RestrictedSeveral => {
+                let each = self.known.iter().enumerate();
+                return joined(each.flat_map(|(at, one)| {
+                    self.known.iter().skip(at + 1).map(move |other| format!("({} && {})", holds(one), holds(other)))
+                }));
+            }
+            _ => vec![],
+        };
+        if parts.is_empty() { "true".to_owned() } else { parts.join(" && ") }
+    }
+}
+
+/// That one of these is so.
+fn joined(parts: impl Iterator<Item = String>) -> String {
+    let parts: Vec<String> = parts.collect();
+    if parts.is_empty() { "false".to_owned() } else { parts.join(" || ") }
 }
 
 /// One family of requests, and what is true of it.

@@ -141,6 +141,30 @@ async fn routes_and_scopes_come_and_go() {
 }
 
 #[tokio::test]
+async fn another_api_in_the_place_of_one_is_told_of_route_by_route_and_proven() {
+    let after = with(|files| {
+        for (_, text) in files.iter_mut().filter(|(path, _)| !path.contains("management")) {
+            *text = text.replace("DocsApi", "Invoicing").replace("/v1/", "/v2/");
+            for scope in ["resources:read", "resources:write", "jobs:write", "webhooks:write"] {
+                *text = text.replace(scope, &format!("invoicing-{scope}"));
+            }
+        }
+    });
+    for (before, after, way) in
+        [(with(|_| ()), Arc::clone(&after), Change::Widened), (after, with(|_| ()), Change::Narrowed)]
+    {
+        let comparison = compared(&before, &after).await;
+        let unproven = comparison.rows.iter().filter(|row| row.unproven.is_some()).count();
+        assert_eq!(unproven, 0, "{}", comparison.render());
+        let version = if way == Change::Widened { "/v2/" } else { "/v1/" };
+        let of_secret = comparison.rows.iter().filter(|row| {
+            row.path.starts_with(version) && row.subject.to_string() == "secret" && row.change != Change::Unchanged
+        });
+        assert_eq!(of_secret.count(), after.routes().count(), "{}", comparison.render());
+    }
+}
+
+#[tokio::test]
 async fn an_action_that_leaves_its_scope_or_joins_one_is_told_of() {
     let before = with(|_| ());
     let after = with(|files| {

@@ -249,7 +249,7 @@ fn policy_banners(in_force: &InForce, now: Timestamp) -> Vec<Banner> {
     let waiting = in_force.report.waiting.as_ref().map(|waiting| Banner {
         is_urgent: false,
         title: format!(
-            "An edit of the policies waits for approval since {}: somebody could do more.",
+            "An edit of the policies waits for approval since {}: somebody could do more, or it is not proven that nobody could.",
             Moment::new(waiting.since, now)
         ),
         detail: None,

@@ -64,7 +64,7 @@ fn shown(report: &Value) -> String {
         let lines = report.pointer("/waiting/summary").and_then(Value::as_array).into_iter().flatten();
         let summary: String = lines.flat_map(|line| ["  ".to_owned(), text(line, ""), "\n".to_owned()]).collect();
         shown += &format!(
-            "\nUnder the files on disk somebody could do more. `keyward policy approve {}` brings them into force:\n{}",
+            "\nUnder the files on disk somebody could do more, or it is not proven that nobody could. `keyward policy approve {}` brings them into force:\n{}",
             short(&waiting),
             escaped_lines(&summary)
         );
