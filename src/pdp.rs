@@ -11,7 +11,6 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 
-use crate::activate::staleness::Staleness;
 use crate::authorize::credentials::Credentials;
 use crate::authorize::verdict::{Reason, Verdict};
 use crate::authorize::{Call, Caller, Transport, authorize_by};
@@ -20,6 +19,7 @@ use crate::ledger::{Exposure, Ledger};
 use crate::metrics::Metrics;
 use crate::policy::Revision;
 use crate::ring::LiveKey;
+use crate::staleness::Staleness;
 use crate::telemetry::Seldom;
 use crate::trail::By;
 use crate::verifier::{Busy, Verifier};

@@ -20,7 +20,6 @@ pub mod orders;
 mod outdated;
 pub mod rehearse;
 mod report;
-pub mod staleness;
 mod start;
 mod tell;
 pub mod vet;
@@ -38,7 +37,6 @@ pub(crate) use self::files::Files;
 use self::git::Commit;
 use self::history::{Cause, Entry, History, Kept, Rollback};
 pub use self::report::{Active, Refused, Report, Source, Waiting};
-use self::staleness::Staleness;
 pub use self::start::{Settings, StartError};
 use self::tell::Throttle;
 use self::vet::{Failure, Vetter};
@@ -48,6 +46,7 @@ use crate::ledger::LedgerError;
 use crate::metrics::Metrics;
 use crate::policy::{Bundle, Digest, Rejection, Revision};
 use crate::prove::Proof;
+use crate::staleness::Staleness;
 use crate::trail::{By, Event};
 
 /// Brings revisions into force.
