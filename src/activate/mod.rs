@@ -5,8 +5,8 @@
 //! wait for approval where the configuration says so, remembered with what is different and who wrote it
 //! ([`history`], [`git`]), and swapped in as one. Where nobody has to approve it, an edit is compared afterwards (`catch_up`).
 //! Whatever fails on the way, the revision in force goes on serving, and [`Activator::in_force`] says what is wrong and
-//! since when (`outdated`, [`staleness`]). What operators order, a rollback or an approval, takes the same steps ([`orders`]).
-//! A start onto files that are refused serves the last good revision and says so; only a first start that never had a
+//! since when (`outdated`, [`staleness`](crate::staleness)). What operators order, a rollback or an approval, takes the same
+//! steps ([`orders`]). A start onto files that are refused serves the last good revision and says so; only a first start that never had a
 //! good one fails ([`Activator::start`]).
 
 mod catch_up;
