@@ -11,6 +11,11 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
+use crate::authorize::STACK;
+
+/// Stack of a thread on which this program does what a child has survived on the stack of deciding threads, in bytes.
+pub const TRIED_STACK: usize = 2 * STACK;
+
 /// The program that is started.
 #[derive(Debug, Clone)]
 pub struct Child {

@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::activate::vet::BUILD_STACK;
-use crate::child::{Child, ChildError, limit_memory};
+use crate::child::{Child, ChildError, TRIED_STACK, limit_memory};
 use crate::compare::{Comparison, compare};
 use crate::config::{Guarantees, Policies};
 use crate::policy::{Bundle, Revision};
@@ -122,7 +121,7 @@ pub fn answer_as_child(input: impl Read + Send + 'static) -> Result<serde_json::
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
         runtime.block_on(answer(question))
     };
-    let thread = std::thread::Builder::new().stack_size(BUILD_STACK).spawn(work).map_err(|error| error.to_string())?;
+    let thread = std::thread::Builder::new().stack_size(TRIED_STACK).spawn(work).map_err(|error| error.to_string())?;
     thread.join().map_err(|_| "the policies make the compiler panic".to_owned())?
 }
 

@@ -18,6 +18,7 @@
 //! - [`activate`]: how a revision comes into force: vetted, tested, compared, remembered, swapped; and going back.
 //! - [`examine`]: has a child prove and compare.
 //! - [`shadow`]: policies that are being tried, on live traffic and off the answer path.
+//! - [`staleness`]: for how long what is on disk has not come into force.
 //! - [`verifier`]: the one slow check of a secret, bounded and off the runtime.
 //! - [`pdp`]: the policy decision point: the live parts above behind one `authorize`.
 //! - [`mod@duration`]: how people write durations.
@@ -56,6 +57,7 @@ pub mod recorded;
 pub mod ring;
 pub mod shadow;
 pub mod shipped;
+pub mod staleness;
 pub mod store;
 pub mod telemetry;
 pub mod trail;

@@ -21,7 +21,7 @@ const LINES: usize = 8_192;
 pub const VARIABLE: &str = "KEYWARD_LOG";
 
 /// A line of the log that whoever calls can have written as often as they like: told at most once a second, so that it takes
-/// nobody else's place among the [`LINES`].
+/// nobody else's place among those that wait.
 #[derive(Debug)]
 pub struct Seldom {
     /// The second in which it was told last. Of calls at the same moment, one moves it on.

@@ -5,8 +5,8 @@
 //! wait for approval where the configuration says so, remembered with what is different and who wrote it
 //! ([`history`], [`git`]), and swapped in as one. Where nobody has to approve it, an edit is compared afterwards (`catch_up`).
 //! Whatever fails on the way, the revision in force goes on serving, and [`Activator::in_force`] says what is wrong and
-//! since when (`outdated`, [`staleness`]). What operators order, a rollback or an approval, takes the same steps ([`orders`]).
-//! A start onto files that are refused serves the last good revision and says so; only a first start that never had a
+//! since when (`outdated`, [`staleness`](crate::staleness)). What operators order, a rollback or an approval, takes the same
+//! steps ([`orders`]). A start onto files that are refused serves the last good revision and says so; only a first start that never had a
 //! good one fails ([`Activator::start`]).
 
 mod catch_up;
@@ -20,7 +20,6 @@ pub mod orders;
 mod outdated;
 pub mod rehearse;
 mod report;
-pub mod staleness;
 mod start;
 mod tell;
 pub mod vet;
@@ -38,7 +37,6 @@ pub(crate) use self::files::Files;
 use self::git::Commit;
 use self::history::{Cause, Entry, History, Kept, Rollback};
 pub use self::report::{Active, Refused, Report, Source, Waiting};
-use self::staleness::Staleness;
 pub use self::start::{Settings, StartError};
 use self::tell::Throttle;
 use self::vet::{Failure, Vetter};
@@ -48,6 +46,7 @@ use crate::ledger::LedgerError;
 use crate::metrics::Metrics;
 use crate::policy::{Bundle, Digest, Rejection, Revision};
 use crate::prove::Proof;
+use crate::staleness::Staleness;
 use crate::trail::{By, Event};
 
 /// Brings revisions into force.

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::compare::Comparison;
-use super::vet::{BUILD_STACK, Failure, on_thread};
+use super::vet::{Failure, on_thread};
 use super::{Activator, examples};
+use crate::child::TRIED_STACK;
 use crate::policy::{Bundle, Digest, Rejection, Revision};
 use crate::prove::Proof;
 
@@ -72,7 +73,7 @@ impl Activator {
 
 /// How many examples of files that a child has built come true.
 async fn tried(bundle: Bundle, revision: Option<Arc<Revision>>) -> Option<(usize, usize)> {
-    let tried = on_thread(BUILD_STACK, move || {
+    let tried = on_thread(TRIED_STACK, move || {
         let revision = revision.map_or_else(|| Revision::build(&bundle).map(Arc::new), Ok)?;
         let examples = examples::read(&bundle, &revision)?;
         let failed = examples.iter().filter(|example| example.run(&revision).failure.is_some()).count();

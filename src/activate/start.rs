@@ -11,7 +11,6 @@ use tokio::sync::Notify;
 use super::files::Files;
 use super::history::{Entry, History, Kept};
 use super::report::{Active, Report, Source};
-use super::staleness::Staleness;
 use super::vet::{Failure, Vetter};
 use super::{Activator, Candidate, Order, Turn};
 use crate::config::{self, Guarantees, Widening};
@@ -19,6 +18,7 @@ use crate::examine::Examiner;
 use crate::ledger::{Ledger, LedgerError};
 use crate::metrics::Metrics;
 use crate::policy::{Bundle, Digest, Rejection, Revision};
+use crate::staleness::Staleness;
 
 /// Why there is nothing to serve.
 #[derive(Debug, thiserror::Error)]

@@ -3,7 +3,7 @@
 //! Cedar's parser recurses, and on hostile input it can run out of stack, which aborts the process and
 //! cannot be caught. So new files are parsed, validated and tried on their examples first by this very
 //! program, started again with [`COMMAND`]: it reads the bundle from standard input and says what is wrong on
-//! standard output. It works on half the stack that the daemon gives the same work, so that what
+//! standard output. It works on half the stack that the daemon gives the same work ([`TRIED_STACK`]), so that what
 //! survives there survives here. A child that dies or takes too long is a refusal like any other.
 
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use super::examples;
 use crate::authorize::STACK;
 use crate::authorize::manage::{Asking, Subject, manage};
-use crate::child::{Child, ChildError, limit_memory};
+use crate::child::{Child, ChildError, TRIED_STACK, limit_memory};
 use crate::evaluation::Evaluation;
 use crate::key::UserId;
 use crate::people::{NewUser, User};
@@ -26,8 +26,6 @@ pub const COMMAND: &str = "vet";
 const CHILD_STACK: usize = STACK;
 /// Memory that the child may take, in bytes: what it needs, the daemon will need.
 const CHILD_MEMORY: u64 = 768 << 20;
-/// Stack of the thread on which the daemon builds a revision that its child has passed.
-pub const BUILD_STACK: usize = 2 * CHILD_STACK;
 /// How long the child may take.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Bytes of the child's answer that are read; a refusal of a thousand problems is shorter.
@@ -75,7 +73,7 @@ impl Vetter {
     pub async fn vet(&self, bundle: &Bundle) -> Result<Revision, Failure> {
         self.ask_child(bundle).await?;
         let bundle = bundle.clone();
-        on_thread(BUILD_STACK, move || Revision::build(&bundle)).await
+        on_thread(TRIED_STACK, move || Revision::build(&bundle)).await
     }
 
     async fn ask_child(&self, bundle: &Bundle) -> Result<(), Failure> {

@@ -4,7 +4,7 @@
 //! queues overflow, network file systems say nothing at all. So any event leads to a rescan by digest once
 //! the folders have been quiet for a moment, and a slow poll does the same without events. Folders are
 //! watched, not files, with their parents, so that a folder that is replaced is found again. A disk that does not answer
-//! keeps nobody ([`Disk`]).
+//! keeps nobody (`disk`).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

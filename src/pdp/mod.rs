@@ -14,7 +14,6 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 
-use crate::activate::staleness::Staleness;
 use crate::authorize::credentials::Credentials;
 use crate::authorize::verdict::{Reason, Verdict};
 use crate::authorize::{Call, Caller, Transport, authorize_by};
@@ -23,6 +22,7 @@ use crate::ledger::{Exposure, Ledger};
 use crate::metrics::Metrics;
 use crate::policy::Revision;
 use crate::ring::LiveKey;
+use crate::staleness::Staleness;
 use crate::telemetry::Seldom;
 use crate::trail::By;
 use crate::verifier::{Busy, Verifier};

@@ -42,6 +42,7 @@ mod reload;
 mod replay;
 mod requests;
 mod retries;
+mod rooms;
 mod rotation;
 mod scan;
 mod secrets;

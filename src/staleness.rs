@@ -46,7 +46,7 @@ impl Staleness {
     }
 
     /// What is on disk has not come into force since then.
-    pub(super) fn begin(&self, since: Timestamp, now: Timestamp) {
+    pub(crate) fn begin(&self, since: Timestamp, now: Timestamp) {
         let elapsed = i64::try_from(now.duration_since(since).as_millis()).unwrap_or_default().max(0);
         let here = i64::try_from(self.reference.elapsed().as_millis()).unwrap_or_default();
         self.since.store(here - elapsed, Ordering::Relaxed);
@@ -54,7 +54,7 @@ impl Staleness {
     }
 
     /// What is on disk is in force.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         if self.since.swap(NOT_STALE, Ordering::Relaxed) != NOT_STALE {
             self.changed.notify_one();
         }
