@@ -14,6 +14,7 @@ use super::api::{Client, Problem};
 use super::fields::Fields;
 use super::frame::{Frame, Section, page as answer};
 use super::source::{Line, lines};
+use super::trail::Names;
 use super::visitor::{Answer, Visitor};
 use crate::activate::Source;
 use crate::activate::git::Commit;
@@ -117,7 +118,7 @@ struct Page {
     in_force: Arc<InForce>,
     digest: String,
     files: Vec<FileRow>,
-    why_source: &'static str,
+    why_source: String,
 }
 
 /// What is in force.
@@ -127,9 +128,17 @@ pub async fn page(visitor: Visitor) -> Answer {
     let digest = in_force.report.active.digest.to_string();
     let whole = revision_of(&visitor.client, &digest).await?;
     let why_source = match in_force.report.active.source {
-        Source::Files => "It is what the files on disk say.",
-        Source::Store => "The files on disk say something else, which is not in force; this is the last good revision.",
-        Source::Rollback => "Somebody went back to it. It serves until the files on disk change.",
+        Source::Files => "It is what the files on disk say.".to_owned(),
+        Source::Store => {
+            "The files on disk say something else, which is not in force; this is the last good revision.".into()
+        }
+        Source::Rollback => {
+            let who = match &in_force.report.active.rollback {
+                Some(rollback) => Names::get(&visitor.client, None).await.who(&rollback.by),
+                None => "Somebody".into(),
+            };
+            format!("{who} went back to it. It serves until the files on disk change.")
+        }
     };
     let files = rows(&whole.files, &in_force.policies, None);
     Ok(answer(&Page { frame, here: "/policies", in_force, digest, files, why_source }))

@@ -20,6 +20,7 @@ async fn the_history_names_whoever_ordered_a_revision() {
     let operator = world.visit('O').await;
     let seen = operator.post("/policies/rollback", &[("digest", &first)]).await;
     assert_eq!((seen.status, seen.location.as_str()), (303, "/policies"));
+    assert!(said(&operator, "/policies").await.contains("The operator went back to it."));
     let history = said(&operator, "/policies/history").await;
     let (_, row) = history.split_once("<td data-label=\"How\">rollback</td>").unwrap();
     assert!(row.split("</tr>").next().unwrap().contains("The operator"), "{history}");
