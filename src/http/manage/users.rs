@@ -402,8 +402,8 @@ pub(super) async fn update_user(
         let before = told(user);
         input.email.as_deref().map_or(Ok(false), |email| user.readdress(email, now))?;
         input.name.as_deref().map_or(Ok(false), |name| user.rename(name, now))?;
-        input.operator.is_some_and(|is| if is { user.promote(now) } else { user.demote(now) });
-        input.active.is_some_and(|is| if is { user.enable(now) } else { user.disable(now) });
+        let _ = input.operator.is_some_and(|is| if is { user.promote(now) } else { user.demote(now) });
+        let _ = input.active.is_some_and(|is| if is { user.enable(now) } else { user.disable(now) });
         let changes = before.into_iter().zip(told(user)).filter(|(before, after)| before != after);
         let event = changes.fold(None, |event: Option<Event>, ((field, before), (_, after))| {
             let event = event.unwrap_or_else(|| Event::new(Happened::UserUpdated, &by));
