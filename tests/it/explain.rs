@@ -114,7 +114,7 @@ async fn whoever_may_look_at_a_key_has_its_calls_explained_and_operators_those_o
         }
     }
     for (body, field, said) in [
-        (json!({ "method": "GET" }), "", "path"),
+        (json!({ "method": "GET" }), "path", "missing field"),
         (json!({ "method": "GET", "path": "/", "key": id, "token": "x" }), "", "one of"),
         (with("suppose", json!({ "kind": "restricted", "mode": "live" })), "suppose.scopes", "at least one scope"),
         (
