@@ -10,10 +10,9 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use jiff::Timestamp;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
-use crate::config::{Log, LogFormat};
+use crate::config::{self, Log, LogFormat};
 
 /// Lines that may wait for standard error; more are lost.
 const LINES: usize = 8_192;
@@ -93,24 +92,7 @@ fn filter(log: &Log, variable: Option<String>) -> Result<EnvFilter, TelemetryErr
         Some(text) if !text.trim().is_empty() => (VARIABLE, text),
         _ => ("log.level", log.level.clone()),
     };
-    read_level(&text).map_err(|told| TelemetryError::Level { place, told })
-}
-
-/// Reads a level, or directives.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn read_level(text: &str) -> Result<EnvFilter, String> {
-    // A lone word is a level for us. The parser would take an unknown one for the name of a target, and all would be
-    // silent.
-    let parsed = if text.contains(['=', ',', '[']) {
-        EnvFilter::try_new(text).map_err(|error| error.to_string())
-    } else {
-        let level = text.trim().parse::<LevelFilter>();
-        level.map(|level| EnvFilter::default().add_directive(level.into())).map_err(|error| error.to_string())
-    };
-    let told = |error| format!("`{text}` is neither a level (error, warn, info, debug, trace) nor directives: {error}");
-    parsed.map_err(told)
+    config::read_level(&text).map_err(|told| TelemetryError::Level { place, told })
 }
 
 #[cfg(test)]

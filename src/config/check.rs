@@ -4,10 +4,12 @@ use std::path::Path;
 
 use ipnet::IpNet;
 use reqwest::Url;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use super::{Config, LEAST_HEADER_BYTES, WhenStale};
+use crate::outbound;
 use crate::trail::Happened;
-use crate::{outbound, telemetry};
 
 /// A value that is refused: which key, and what is wrong and how to mend it.
 pub(super) type Refusal = (&'static str, String);
@@ -26,8 +28,25 @@ pub(super) fn check(config: &Config) -> Result<(), Refusal> {
     folders(config)?;
     webhook(config)?;
     policies(config)?;
-    telemetry::read_level(&config.log.level).or_else(|what| refuse("log.level", what))?;
+    read_level(&config.log.level).or_else(|what| refuse("log.level", what))?;
     header_text(&config.decision.realm)
+}
+
+/// Reads a level, or directives.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read_level(text: &str) -> Result<EnvFilter, String> {
+    // A lone word is a level for us. The parser would take an unknown one for the name of a target, and all would be
+    // silent.
+    let parsed = if text.contains(['=', ',', '[']) {
+        EnvFilter::try_new(text).map_err(|error| error.to_string())
+    } else {
+        let level = text.trim().parse::<LevelFilter>();
+        level.map(|level| EnvFilter::default().add_directive(level.into())).map_err(|error| error.to_string())
+    };
+    let told = |error| format!("`{text}` is neither a level (error, warn, info, debug, trace) nor directives: {error}");
+    parsed.map_err(told)
 }
 
 fn refuse<T>(key: &'static str, what: impl Into<String>) -> Result<T, Refusal> {

@@ -16,6 +16,7 @@ use figment::error::Kind;
 use figment::providers::{Env, Format, Toml};
 use figment::{Figment, Metadata, Provider, Source};
 
+pub use check::read_level;
 pub use model::{
     Admin, Argon2, Config, Decision, DecisionLog, Guarantees, LastUsed, Limits, Log, LogFormat, Policies, ProxyStyle,
     Reload, Rotation, Webhook, WhenExposed, WhenFull, WhenStale, Widening,

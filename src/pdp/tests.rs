@@ -5,7 +5,8 @@ use super::*;
 use crate::authorize::{RequestLine, Stated, Transport};
 use crate::key::{Ceiling, Cost, Key, Mint, State, Token};
 use crate::policy::Bundle;
-use crate::store::{Batch, CommitError, Committed, Order, Row, SledStore, Store, StoreError, Table};
+use crate::store::examples::Failing;
+use crate::store::{SledStore, Store};
 use crate::trail::{Event, Happened};
 
 fn console() -> By {
@@ -147,51 +148,13 @@ async fn a_key_in_the_clear_is_dead_whatever_its_state_and_even_when_its_client_
     }
 }
 
-/// A store that can be read and not written.
-struct Full(SledStore);
-
-impl Store for Full {
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Row>, StoreError> {
-        self.0.get(table, key)
-    }
-
-    fn scan(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        each: &mut dyn FnMut(Row) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        self.0.scan(table, prefix, each)
-    }
-
-    fn page(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        order: Order,
-        most: usize,
-    ) -> Result<Vec<Row>, StoreError> {
-        self.0.page(table, prefix, after, order, most)
-    }
-
-    fn snapshot(&self, each: &mut dyn FnMut(&str, Row) -> bool) -> Result<u64, StoreError> {
-        self.0.snapshot(each)
-    }
-
-    fn commit(&self, _: &Batch) -> Result<Committed, CommitError> {
-        let reason = "no space left on device".into();
-        Err(StoreError::Io { path: "store".into(), doing: "written", reason }.into())
-    }
-}
-
 #[tokio::test]
 async fn an_exposed_key_that_cannot_be_marked_on_disk_works_no_more_all_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let store = SledStore::open(&folder.path().join("store")).unwrap();
     let (_, keys) =
         Ledger::load(Arc::new(store)).unwrap().create_account("V", Cost::default(), None, &console()).unwrap();
-    let pdp = pdp_on(Arc::new(Full(SledStore::open(&folder.path().join("store")).unwrap())));
+    let pdp = pdp_on(Arc::new(Failing::new(SledStore::open(&folder.path().join("store")).unwrap(), |_| true)));
     let mint = &keys[1].1;
     assert_eq!(decided_now(&pdp, mint).await, "allowed");
     assert_eq!(pdp.authorize(&call(mint, Transport::Insecure), "r-1").await.unwrap_err(), Unavailable::Store);

@@ -595,7 +595,7 @@ async fn the_trail_says_what_was_granted_and_what_it_was_before() {
     let all = operator.done("GET", &format!("/v1/accounts/{account}/events?limit=1000"), Value::Null).await;
     let told = |happened: &str| {
         let events = all["items"].as_array().unwrap().iter();
-        events.filter(|event| event["type"] == happened).map(|event| event["detail"].clone()).last().unwrap()
+        events.filter(|event| event["type"] == happened).map(|event| event["detail"].clone()).next_back().unwrap()
     };
     assert_eq!(told("member.set"), json!({ "role": "owner" }), "an account's trail shows who came");
     let updated = json!({

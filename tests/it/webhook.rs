@@ -343,8 +343,8 @@ fn a_webhook_that_cannot_work_is_refused_at_the_start() {
         (&["webhook.url = \"https://hooks.example.com/secret-path\""], 64, "webhook.secret_file"),
         (&["webhook.url = \"https://me:pass@hooks.example.com/\""], 64, "user and password"),
         (&["webhook.events = [\"key.stolen\"]"], 64, "key.compromised"),
-        (&["webhook.url = \"https://hooks.example.com/\"", "webhook.secret_file = \"none\""], 1, "none"),
-        (&["webhook.url = \"https://hooks.example.com/\"", "webhook.secret_file = \"bad.secret\""], 1, "line 1"),
+        (&["webhook.url = \"https://hooks.example.com/\"", "webhook.secret_file = \"none\""], 64, "none"),
+        (&["webhook.url = \"https://hooks.example.com/\"", "webhook.secret_file = \"bad.secret\""], 64, "line 1"),
     ] {
         std::fs::write(&file, &shipped).unwrap();
         configure(folder.path(), settings);

@@ -13,7 +13,7 @@ use crate::dashboard::frame::{Frame, Section, page as answer};
 use crate::dashboard::policies::Places;
 use crate::dashboard::trail::{self, Happening};
 use crate::dashboard::visitor::{Answer, Visitor};
-use crate::http::manage::keys::{Permission, Permissions};
+use crate::http::manage::permissions::{Permission, Permissions};
 use crate::http::manage::suggestion::SuggestedScopes;
 
 /// Decisions that the page shows.

@@ -11,8 +11,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::input::{Input, Params, RetryKey, Seen};
 use super::key_list::{beyond, holds};
-use super::keys::Paging;
 use super::once::{Made, once, shown};
+use super::paging::Paging;
 use super::refusal::{Refusal, Refusals};
 use super::view::{AccountView, KeyView, Member, NewAccount, Page, created, versioned};
 use super::{Caller, Shared, blocking};

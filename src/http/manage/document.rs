@@ -49,7 +49,7 @@ fn complete(operation: &mut Operation) {
         let RefOr::T(response) = response else { continue };
         if response.description.is_empty() {
             let name = status.parse().ok().and_then(|code: u16| StatusCode::from_u16(code).ok()?.canonical_reason());
-            response.description = name.unwrap_or("The answer").to_owned();
+            name.unwrap_or("The answer").clone_into(&mut response.description);
         }
         let headers: &[(&str, &str)] = match status.as_str() {
             "201" if is_retried => &[

@@ -10,7 +10,7 @@ use utoipa::IntoParams;
 use super::accounts::find_account;
 use super::backup::lines;
 use super::input::{OneOf, Params};
-use super::keys::Paging;
+use super::paging::Paging;
 use super::refusal::{Refusal, Refusals};
 use super::view::{Direction, EventView, Page};
 use super::{Caller, Manage, Shared, blocking};

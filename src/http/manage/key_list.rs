@@ -9,7 +9,7 @@ use utoipa::IntoParams;
 
 use super::Manage;
 use super::input::OneOf;
-use super::keys::Paging;
+use super::paging::Paging;
 use super::refusal::Refusal;
 use super::view::{Direction, KeyState, KeyView, Page};
 use crate::http::json::time;

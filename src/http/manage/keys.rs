@@ -1,7 +1,5 @@
 //! The life of a key, over HTTP.
 
-use std::borrow::Cow;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Json;
@@ -9,8 +7,8 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{Response, Uri};
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Deserialize;
+use utoipa::ToSchema;
 
 use super::accounts::find_account;
 use super::input::{Input, Params, RetryKey, Seen, Tags, duration, nullable, nullable_time};
@@ -19,56 +17,15 @@ use super::once::{Made, once, shown};
 use super::refusal::{Refusal, Refusals};
 use super::view::{KeyView, Page, created, network, versioned};
 use super::{Caller, Manage, Shared, blocking};
-use crate::authorize::credentials::Credentials;
 use crate::authorize::manage::Subject;
-use crate::authorize::path::target_of;
-use crate::authorize::verdict::Outcome;
-use crate::authorize::{Call, Caller as Calling, RequestLine, Stated, Transport, authorize, authorize_by};
 use crate::http::json::time;
 use crate::key::{EnvironmentId, Key, KeyError, KeyId, KeyUpdate, Kind, Mode, NewKey, Scope};
 use crate::ledger::{Ledger, Once};
-use crate::policy::{Revision, Route, stand_in};
 use crate::ring::LiveKey;
 use crate::trail::{By, Event, Happened};
 
 /// How long the old secret works beside the new one, unless the caller says otherwise.
 const OVERLAP: SignedDuration = SignedDuration::from_hours(24);
-
-/// Which part of a list.
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
-pub struct Paging {
-    /// Those behind this one: the `next` of the page before.
-    pub after: Option<String>,
-    /// At most so many; 1 to 1,000, 100 when not given.
-    #[param(minimum = 1, maximum = 1000)]
-    pub limit: Option<usize>,
-}
-
-impl Paging {
-    /// How many to show.
-    pub fn most(&self) -> Result<usize, Refusal> {
-        match self.limit {
-            None => Ok(100),
-            Some(limit @ 1..=1_000) => Ok(limit),
-            Some(_) => Err(Refusal::invalid(Some("limit"), "give 1 to 1000")),
-        }
-    }
-
-    /// Cuts a list to the page; where the next one begins, if there is more.
-    pub fn cut<T>(&self, all: &mut Vec<T>, name: impl Fn(&T) -> String) -> Result<Option<String>, Refusal> {
-        let most = self.most()?;
-        let is_more = all.len() > most;
-        all.truncate(most);
-        Ok(all.last().filter(|_| is_more).map(name))
-    }
-
-    /// The refusal of an `after` that nothing has.
-    pub fn no_such_place() -> Refusal {
-        Refusal::invalid(Some("after"), "give the `next` of the page before")
-    }
-}
 
 /// A new key.
 #[derive(Deserialize, ToSchema)]
@@ -457,103 +414,4 @@ pub(super) async fn rotate_key(
             Ok(created(&location, live.version, true, body))
         }
     }
-}
-
-/// What is supposed of the calls whose outcome is asked for.
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
-pub struct Supposed {
-    /// The id of the item, on routes that are about one.
-    item: Option<String>,
-    /// The address that the calls come from; one that the key's list admits when not given.
-    #[param(value_type = Option<String>)]
-    address: Option<IpAddr>,
-}
-
-/// What a key may do.
-#[derive(Serialize, Deserialize, ToSchema)]
-pub struct Permissions {
-    /// The digest of the policies that say so.
-    pub(crate) revision: String,
-    pub(crate) items: Vec<Permission>,
-}
-
-/// What becomes of one action.
-#[derive(Serialize, Deserialize, ToSchema)]
-pub struct Permission {
-    pub(crate) action: String,
-    pub(crate) method: String,
-    pub(crate) path: String,
-    /// `allow`, `unauthenticated` or `forbidden`.
-    pub(crate) decision: Cow<'static, str>,
-    pub(crate) reason: Cow<'static, str>,
-    /// The policies that decide.
-    pub(crate) policies: Vec<String>,
-    /// Scopes, one of which would be enough.
-    pub(crate) missing_scopes: Vec<String>,
-}
-
-/// What a key may do: each action, decided by the same authorizer as a real call over HTTPS.
-#[utoipa::path(
-    get, path = "/v1/keys/{key}/permissions", tag = "keys", operation_id = "getKeyPermissions",
-    params(("key" = String, Path, description = "`key_…`"), Supposed),
-    responses((status = 200, body = Permissions), Refusals)
-)]
-pub(super) async fn get_key_permissions(
-    State(manage): State<Shared>,
-    caller: Caller,
-    Path(key): Path<String>,
-    Params(supposed): Params<Supposed>,
-) -> Result<Json<Permissions>, Refusal> {
-    let live = seen_key(&manage, &caller, &key)?;
-    let revision = &caller.revision;
-    let item = supposed.item.as_deref().unwrap_or("item");
-    let address = supposed.address.or_else(|| live.key.addresses().first().map(ipnet::IpNet::addr));
-    let permission = |route: &Route| {
-        let target = target_to(revision, route, item);
-        let call = Call {
-            credentials: Credentials::None,
-            transport: Transport::Secure,
-            address,
-            line: Some(RequestLine { method: &route.method, target: &target }),
-            stated: Stated { item: Some(item), environment: None },
-        };
-        let calling = Calling::Proven(Arc::clone(&live), live.key.secret.selector);
-        let verdict = authorize_by(&call, calling, revision, manage.pdp.staleness().standing(), caller.by.now);
-        Permission {
-            action: route.action_name.to_string(),
-            method: route.method.to_string(),
-            path: route.template.to_string(),
-            decision: verdict.reason.outcome().as_str().into(),
-            reason: verdict.reason.as_str().into(),
-            policies: verdict.policies.iter().map(ToString::to_string).collect(),
-            missing_scopes: verdict.missing_scopes.iter().map(ToString::to_string).collect(),
-        }
-    };
-    let items = revision.routes().map(permission).collect();
-    Ok(Json(Permissions { revision: revision.digest_text().to_owned(), items }))
-}
-
-/// How many routes a caller may use, about an item of its own.
-pub(super) fn permitted(revision: &Arc<Revision>, calling: &Calling, now: Timestamp) -> usize {
-    let is_permitted = |route: &&Route| {
-        let target = target_to(revision, route, "item");
-        let call = Call {
-            credentials: Credentials::None,
-            transport: Transport::Secure,
-            address: None,
-            line: Some(RequestLine { method: &route.method, target: &target }),
-            stated: Stated { item: None, environment: None },
-        };
-        authorize(&call, calling.clone(), revision, now).reason.outcome() == Outcome::Allow
-    };
-    revision.routes().filter(is_permitted).count()
-}
-
-/// A target that finds a route, about the item where a path can name it; else any text stands in its place.
-fn target_to(revision: &Revision, route: &Route, item: &str) -> String {
-    let of = |item: &str| Some(target_of(&revision.path_to(route, item)?)?.into_owned());
-    // A route that no path finds is none of this revision's: then nothing is, and the answer is that there is no route.
-    of(item).or_else(|| of(&stand_in(&[revision], "item"))).unwrap_or_default()
 }

@@ -19,6 +19,8 @@ mod leaks;
 mod live;
 pub(crate) mod me;
 mod once;
+mod paging;
+pub(crate) mod permissions;
 pub(crate) mod playground;
 pub(crate) mod policies;
 mod refusal;
@@ -217,7 +219,7 @@ fn operations() -> OpenApiRouter<Shared> {
         .routes(routes!(keys::create_key, keys::list_keys))
         .routes(routes!(keys::list_all_keys))
         .routes(routes!(keys::get_key, keys::update_key))
-        .routes(routes!(keys::get_key_permissions))
+        .routes(routes!(permissions::get_key_permissions))
         .routes(routes!(suggestion::suggest_scopes))
         .routes(routes!(keys::disable_key))
         .routes(routes!(keys::enable_key))

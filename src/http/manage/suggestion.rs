@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::decisions::recorder;
-use super::keys::{permitted, seen_key};
+use super::keys::seen_key;
+use super::permissions::permitted;
 use super::refusal::{Refusal, Refusals};
 use super::{Caller, Shared};
 use crate::authorize::suppose::Supposed;

@@ -17,8 +17,8 @@ use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use super::input::{Input, Params, RetryKey, Seen};
-use super::keys::Paging;
 use super::once::{Made, once, shown};
+use super::paging::Paging;
 use super::refusal::{Refusal, Refusals};
 use super::view::{Page, TokenView, UserView, created, made, versioned};
 use super::{Caller, Manage, Shared, blocking, unauthenticated};
