@@ -209,10 +209,13 @@ fn explain(error: figment::Error) -> ConfigError {
                     format!("`{word}` is not one of {}", known.join(", "))
                 }
                 Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
-                    format!("give {}, not {found}", in_words(&expected))
+                    let found = found.to_string();
+                    let types = ["signed int ", "unsigned int ", "string ", "float ", "bool "];
+                    let value = types.iter().find_map(|name| found.strip_prefix(name)).unwrap_or(&found);
+                    format!("give {}, not {value}", in_words(&expected))
                 }
                 Kind::Message(what) if what.contains("socket address") => {
-                    "give an IP address and a port, for example 127.0.0.1:8700 or [::1]:8700".to_owned()
+                    format!("give {}", in_words("socket address"))
                 }
                 kind => kind.to_string(),
             };
@@ -226,6 +229,7 @@ fn in_words(expected: &str) -> &str {
     match expected {
         "a sequence" => "a list, for example [\"127.0.0.1\"]",
         "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number",
+        "socket address" => "an IP address and a port, for example 127.0.0.1:8700",
         "a boolean" => "true or false",
         "a string" => "a text in quotes",
         others => others,

@@ -128,7 +128,24 @@ fn typical_mistakes_are_told_with_place_key_and_remedy() {
         (
             "[decision]\naddr = 8700",
             &[],
-            "DIR/keyward.toml: `decision.addr`: invalid type: found signed int `8700`, expected socket address",
+            "DIR/keyward.toml: `decision.addr`: give an IP address and a port, for example 127.0.0.1:8700, not `8700`",
+        ),
+        (
+            "[decision]\naddr = \"localhost:8700\"",
+            &[],
+            "DIR/keyward.toml: `decision.addr`: give an IP address and a port, for example 127.0.0.1:8700",
+        ),
+        (
+            "[decision]\ntrusted_proxies = \"127.0.0.1\"",
+            &[],
+            "DIR/keyward.toml: `decision.trusted_proxies`: give a list, for example [\"127.0.0.1\"], not \"127.0.0.1\"",
+        ),
+        (
+            "[log]\nlevel = \"loud\"",
+            &[],
+            "DIR/keyward.toml: `log.level`: `loud` is neither a level (error, warn, info, debug, trace) nor directives: \
+             error parsing level filter: expected one of \"off\", \"error\", \"warn\", \"info\", \"debug\", \"trace\", or a number \
+             0-5",
         ),
         (
             "[admin]\nhosts = [\"keyward.internal\", \"https://keyward.example.com\"]",
