@@ -232,6 +232,10 @@ impl Daemon {
     pub async fn ended(self) -> Result<(), EndError> {
         let ended = self.parts.await;
         let ended = ended.unwrap_or_else(|error| Err(EndError { part: "looking after parts", why: error.to_string() }));
+        // A secret that was exposed is dead although its client has gone, and although this ends.
+        if tokio::time::timeout(self.deadline, self.pdp.settle()).await.is_err() {
+            tracing::error!("not every key that came in the clear could be marked before the end");
+        }
         // After the last answer, so that its use is among them.
         write_uses_now(self.pdp.ledger().clone()).await;
         if let Some(log) = self.log {

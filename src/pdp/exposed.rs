@@ -19,8 +19,10 @@ use crate::ring::LiveKey;
 use crate::telemetry::Seldom;
 use crate::trail::By;
 
-/// Secrets that may wait at one time until they can be checked; what more there is, is turned away as others are.
-const MOST_WAITING: usize = 1_024;
+/// Secrets that are dealt with at one time. More wait, as long as their clients do.
+const MOST: u32 = 1_024;
+/// Marks that are written at one time: while the store is held, as by a backup, the threads for it are left to others.
+const MOST_WRITTEN: usize = 8;
 /// The line about publishable keys: anybody may send one, as often as they like.
 static PUBLIC: Seldom = Seldom::new();
 
@@ -28,12 +30,14 @@ static PUBLIC: Seldom = Seldom::new();
 pub(super) struct Exposed {
     /// What becomes of them.
     exposure: Exposure,
-    waiting: Semaphore,
+    /// Held from finding to marking.
+    places: Arc<Semaphore>,
+    writing: Semaphore,
 }
 
 impl Exposed {
     pub(super) fn new(exposure: Exposure) -> Self {
-        Self { exposure, waiting: Semaphore::new(MOST_WAITING) }
+        Self { exposure, places: Arc::new(Semaphore::new(MOST as usize)), writing: Semaphore::new(MOST_WRITTEN) }
     }
 }
 
@@ -62,6 +66,12 @@ impl Pdp {
         Ok(())
     }
 
+    /// Waits until every secret that was exposed until now is marked, whether or not its client has waited for it.
+    pub async fn settle(&self) {
+        // Nobody closes it.
+        drop(self.exposed.places.acquire_many(MOST).await);
+    }
+
     /// Who sends this in the clear; a secret is marked, on a task of its own.
     pub(super) async fn identify_exposed(
         self: &Arc<Self>,
@@ -74,7 +84,10 @@ impl Pdp {
             Credentials::Foreign(token) if this.ledger.ring().has_foreign() => (token.secret(), None),
             others => return self.identify(&others).await,
         };
+        // Nobody closes it.
+        let place = Arc::clone(&self.exposed.places).acquire_owned().await.map_err(|_| Unavailable::Busy)?;
         let marking = tokio::spawn(async move {
+            let _place = place;
             let credentials = match ours {
                 Some((kind, mode, selector)) => Credentials::Token(Token::of_secret(kind, mode, selector, &secret)),
                 None => ForeignToken::of_secret(&secret).map_or(Credentials::Malformed, Credentials::Foreign),
@@ -91,9 +104,7 @@ impl Pdp {
 
     /// As [`Pdp::identify`], but waits for a place when all are taken: nothing is forgotten because others are checked.
     async fn identify_in_time(&self, credentials: &Credentials<'_>) -> Result<Caller, Unavailable> {
-        let first = self.identify(credentials).await;
-        let Ok(_place) = self.exposed.waiting.try_acquire() else { return first };
-        let mut answer = first;
+        let mut answer = self.identify(credentials).await;
         while matches!(answer, Err(Unavailable::Busy)) {
             self.verifier.room().await;
             answer = self.identify(credentials).await;
@@ -104,12 +115,17 @@ impl Pdp {
     /// Writes down that a secret was exposed.
     async fn mark_exposed(&self, live: &LiveKey, selector: Selector, by: By) -> Result<(), Unavailable> {
         let exposure = self.exposed.exposure;
-        let is_marked = live.key.secret(&selector).is_none_or(|secret| secret.compromised_at.is_some())
-            || exposure == Exposure::Flags && live.key.is_flagged(&selector);
         if live.key.kind == Kind::Publishable {
             warn_of_public(live, by.now);
             return Ok(());
         }
+        let _turn = self.exposed.writing.acquire().await.map_err(|_| Unavailable::Store)?;
+        // Whoever sent it at the same time may have marked it meanwhile.
+        let now = self.ledger.ring().key(&live.key.id);
+        let is_marked = now.is_none_or(|now| {
+            now.key.secret(&selector).is_none_or(|secret| secret.compromised_at.is_some())
+                || exposure == Exposure::Flags && now.key.is_flagged(&selector)
+        });
         if is_marked {
             return Ok(());
         }

@@ -2,7 +2,7 @@
 //!
 //! It finds the key in the ring, has its secret checked, and asks the pure
 //! [`authorize`](crate::authorize::authorize()) for a verdict. What becomes of a secret that travelled in the clear is
-//! told in [`exposed`]. A warm call takes no lock, touches no disk and waits for nothing.
+//! told in `exposed.rs`. A warm call takes no lock, touches no disk and waits for nothing.
 
 mod exposed;
 #[cfg(test)]
