@@ -218,14 +218,20 @@ impl Event {
         self
     }
 
-    /// The same event, with a field that has changed: its name among `fields`, what is in it now, and what was before.
-    #[must_use]
-    pub fn changing(self, field: &str, before: impl AsRef<str>, after: impl AsRef<str>) -> Self {
-        let fields = match self.detail.get("fields") {
-            Some(fields) => format!("{fields}, {field}"),
-            None => field.to_owned(),
-        };
-        self.with("fields", fields).with(&format!("{field}_before"), before).with(field, after)
+    /// The event of a change: of each field in which these differ its name, among `fields`, what is in it now, and what was
+    /// before; `None` when they do not differ.
+    pub fn of_changes<const FIELDS: usize>(
+        happened: Happened,
+        by: &By,
+        before: [(&'static str, String); FIELDS],
+        after: [(&'static str, String); FIELDS],
+    ) -> Option<Self> {
+        let changed: Vec<_> = before.into_iter().zip(after).filter(|(before, after)| before != after).collect();
+        let fields: Vec<_> = changed.iter().map(|((field, _), _)| *field).collect();
+        let event = (!fields.is_empty()).then(|| Self::new(happened, by).with("fields", fields.join(", ")))?;
+        Some(changed.into_iter().fold(event, |event, ((field, before), (_, after))| {
+            event.with(&format!("{field}_before"), before).with(field, after)
+        }))
     }
 
     /// Adds the event to a batch, at this place within it, so that it is found by all that it is about.

@@ -56,6 +56,11 @@ impl<'a> Problem<'a> {
         }
     }
 
+    /// The answer to a request that gets no further, and has no id yet.
+    pub fn at_once(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Response<Body> {
+        Problem::new(status, code, detail, &RequestId::fresh()).into_response()
+    }
+
     /// The answer that carries it.
     pub fn into_response(self) -> Response<Body> {
         // Invariant: strings, numbers and a list of strings; serialising them cannot fail.

@@ -117,9 +117,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
     async fn from_request(request: Request, state: &S) -> Result<Self, Response<Body>> {
         if !json::is_json(request.headers()) {
             let detail = "send the question as JSON, with `Content-Type: application/json`";
-            let request_id = RequestId::fresh();
-            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-            return Err(Problem::new(status, "media_type_unsupported", detail, &request_id).into_response());
+            return Err(Problem::at_once(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type_unsupported", detail));
         }
         let read = Bytes::from_request(request, state).await;
         read.map(Self).map_err(IntoResponse::into_response)

@@ -130,10 +130,10 @@ impl Decision {
             .route("/v1/authorize/batch", post(decide::authorize_batch))
             .route("/healthz", get(alive))
             .route("/readyz", get(ready))
-            .fallback(async || nothing_there(StatusCode::NOT_FOUND, "no_route", "there is nothing at this path"))
+            .fallback(async || Problem::at_once(StatusCode::NOT_FOUND, "no_route", "there is nothing at this path"))
             .method_not_allowed_fallback(async || {
                 let detail = "this path has no such method; /v1/authorize takes POST";
-                nothing_there(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+                Problem::at_once(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
             })
             .layer(DefaultBodyLimit::max(body_bytes))
             .with_state(Arc::new(self))
@@ -143,10 +143,6 @@ impl Decision {
 /// The beginning of what a caller sent: a queue of entries must not be a queue of megabytes.
 fn cut(text: &str) -> &str {
     text.get(..text.floor_char_boundary(LONGEST_LOGGED)).unwrap_or_default()
-}
-
-fn nothing_there(status: StatusCode, code: &'static str, detail: &str) -> Response<Body> {
-    Problem::new(status, code, detail, &RequestId::fresh()).into_response()
 }
 
 /// The process is there.

@@ -20,7 +20,6 @@ use axum::middleware::{Next, from_fn_with_state};
 use ipnet::IpNet;
 
 use super::answer::Problem;
-use super::request_id::RequestId;
 use crate::config;
 use crate::key::masked;
 
@@ -94,7 +93,7 @@ async fn look(
         None => "say in one Host header under which name you ask".to_owned(),
     };
     tracing::warn!(%peer, "refused a request to the admin listener: {detail}");
-    Problem::new(StatusCode::MISDIRECTED_REQUEST, "host_unknown", detail, &RequestId::fresh()).into_response()
+    Problem::at_once(StatusCode::MISDIRECTED_REQUEST, "host_unknown", detail)
 }
 
 #[cfg(test)]

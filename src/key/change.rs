@@ -84,17 +84,6 @@ pub struct KeyUpdate {
     pub rotate_every: Option<Option<SignedDuration>>,
 }
 
-/// One field of a key that was changed, with what was in it and what is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    /// Which.
-    pub field: &'static str,
-    /// Before; nothing where there was nothing.
-    pub before: String,
-    /// Now.
-    pub after: String,
-}
-
 fn listed(items: impl IntoIterator<Item = impl ToString>) -> String {
     let texts: Vec<_> = items.into_iter().map(|item| item.to_string()).collect();
     texts.join(", ")
@@ -193,11 +182,11 @@ impl Key {
         ]
     }
 
-    /// Makes the changes, all or none; what is different now.
+    /// Makes the changes, all or none.
     ///
     /// # Errors
     /// [`KeyError`] naming the field that cannot be as asked; nothing was changed then.
-    pub fn update(&mut self, update: KeyUpdate, now: Timestamp) -> Result<Vec<Change>, KeyError> {
+    pub fn update(&mut self, update: KeyUpdate, now: Timestamp) -> Result<(), KeyError> {
         if self.state == State::Revoked {
             return Err(KeyError::Revoked);
         }
@@ -244,12 +233,10 @@ impl Key {
                 Err(error) => return self.undo(before, error),
             }
         }
-        let both = before.chosen().into_iter().zip(self.chosen());
-        let changes = both.map(|((field, before), (_, after))| Change { field, before, after });
-        Ok(changes.filter(|change| change.before != change.after).collect())
+        Ok(())
     }
 
-    fn undo(&mut self, before: Self, error: KeyError) -> Result<Vec<Change>, KeyError> {
+    fn undo(&mut self, before: Self, error: KeyError) -> Result<(), KeyError> {
         *self = before;
         Err(error)
     }
@@ -342,7 +329,10 @@ mod tests {
     }
 
     fn changed(key: &mut Key, update: KeyUpdate) -> Vec<&'static str> {
-        key.update(update, at(1)).unwrap().iter().map(|change| change.field).collect()
+        let before = key.chosen();
+        key.update(update, at(1)).unwrap();
+        let both = before.iter().zip(key.chosen());
+        both.filter(|(before, after)| **before != *after).map(|((field, _), _)| *field).collect()
     }
 
     fn key(kind: Kind) -> Key {

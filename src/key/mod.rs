@@ -22,7 +22,7 @@ mod token;
 mod used;
 
 pub use account::Account;
-pub use change::{Change, Extras, KeyUpdate, LONGEST_OVERLAP, Reminder, Revocation};
+pub use change::{Extras, KeyUpdate, LONGEST_OVERLAP, Reminder, Revocation};
 pub(crate) use check::{AHEAD, is_ahead};
 pub(crate) use foreign::STARTS;
 pub use foreign::{ForeignDigest, ForeignError, ForeignName, ForeignToken};

@@ -197,7 +197,7 @@ fn a_reminder_is_one_event_for_each_time_that_is_near_or_past_also_after_a_resta
         |days: i64| KeyUpdate { rotate_every: Some(Some(day * i32::try_from(days).unwrap())), ..Default::default() };
     let change = |ledger: &Ledger, update: KeyUpdate| {
         let event = Some(Event::new(Happened::KeyUpdated, &by()));
-        ledger.change_key(&id, None, |key| key.update(update.clone(), start).map(|_| event.clone())).unwrap();
+        ledger.change_key(&id, None, |key| key.update(update.clone(), start).map(|()| event.clone())).unwrap();
     };
     let (due, overdue) = (Happened::KeyRotationDue, Happened::KeyRotationOverdue);
     change(&ledger, every(30));

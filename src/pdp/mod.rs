@@ -14,6 +14,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 
+use self::exposed::Exposed;
 use crate::authorize::credentials::Credentials;
 use crate::authorize::verdict::{Reason, Verdict};
 use crate::authorize::{Call, Caller, Transport, authorize_by};
@@ -26,8 +27,6 @@ use crate::staleness::Staleness;
 use crate::telemetry::Seldom;
 use crate::trail::By;
 use crate::verifier::{Busy, Verifier};
-
-use self::exposed::Exposed;
 
 /// The line about calls of which it is not known how they came.
 static UNSTATED: Seldom = Seldom::new();

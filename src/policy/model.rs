@@ -8,7 +8,7 @@ use cedar_policy::{Context, Entities, Entity, EntityId, EntityTypeName, EntityUi
 use super::Problem;
 use super::declared::Declared;
 use super::management;
-use super::revision::{Fragment, mention};
+use super::revision::{Fragment, mentioned};
 use crate::key::Kind;
 
 /// Who calls, as far as the schema's `appliesTo` tells callers apart.
@@ -78,11 +78,8 @@ impl Model {
         // Where it would be mended: the declaration that does not fit, else the namespace that lacks it.
         let problem = |word: &str, what: String, help: &str| {
             let what = format!("namespace {namespace}: {what}");
-            let place = |keyword: &str, name: &str| {
-                let mut places = fragments.iter().map(|(file, text, _)| (file, text, mention(text, keyword, name)));
-                places.find_map(|(file, text, span)| Some((file, text, span?)))
-            };
-            match place("entity", word).or_else(|| place("namespace", &namespace)) {
+            let place = mentioned(fragments, "entity", word).or_else(|| mentioned(fragments, "namespace", &namespace));
+            match place {
                 Some((file, text, span)) => Problem::at(file, text, span, what, help),
                 None => Problem { help: Some(help.to_owned()), ..Problem::in_file("schemas", what) },
             }
@@ -248,9 +245,7 @@ pub(super) fn context_fits(action: &EntityUid, schema: &Schema, declared: &Decla
         always().into_iter().chain([("ip".to_owned(), RestrictedExpression::new_ip("192.0.2.1"))]).collect();
     for pairs in [always(), with_address] {
         // Cedar's words name the action, and what is common to all is told once.
-        let context = Context::from_pairs(pairs).map_err(drop);
-        let fits = context.is_ok_and(|context| context.validate(schema, action).is_ok());
-        if !fits {
+        if !Context::from_pairs(pairs).is_ok_and(|context| context.validate(schema, action).is_ok()) {
             return Err("a member is missing, or of another type".into());
         }
     }
@@ -282,11 +277,9 @@ fn api_namespace(fragments: &[Fragment<'_>]) -> Result<String, Vec<Problem>> {
         .flat_map(|(_, _, fragment)| fragment.namespaces().flatten())
         .map(|namespace| namespace.to_string())
         .collect();
-    let at = |name: &str, what: String, help: &str| {
-        let mut places = fragments.iter().filter_map(|(file, text, _)| {
-            Some(Problem::at(file, text, mention(text, "namespace", name)?, what.clone(), help))
-        });
-        places.next().unwrap_or_else(|| Problem::general(what.clone(), help))
+    let at = |name: &str, what: String, help: &str| match mentioned(fragments, "namespace", name) {
+        Some((file, text, span)) => Problem::at(file, text, span, what, help),
+        None => Problem::general(what, help),
     };
     if namespaces.contains(management::NAMESPACE) {
         return Err(vec![at(

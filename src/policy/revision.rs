@@ -223,17 +223,24 @@ fn locate(fragments: &[Fragment<'_>], file: &str, text: &str, error: &dyn Diagno
     let mentions = quoted('"').into_iter().map(|name| ("action", format!("{name:?}")));
     let help = error.help().map(|help| help.to_string()).unwrap_or_default();
     for (keyword, name) in mentions.chain(types.map(|name| ("", name.to_owned()))) {
-        for (file, text, _) in fragments {
-            if let Some(span) = mention(text, keyword, &name) {
-                return Problem::at(file, text, span, message.clone(), &help);
-            }
+        if let Some((file, text, span)) = mentioned(fragments, keyword, &name) {
+            return Problem::at(file, text, span, message.clone(), &help);
         }
     }
     Problem::in_file(file, message)
 }
 
+/// Where the first of these files that does mentions this name on a line that begins with the keyword.
+pub(super) fn mentioned<'f>(
+    fragments: &'f [Fragment<'_>],
+    keyword: &str,
+    name: &str,
+) -> Option<(&'f str, &'f str, Range<usize>)> {
+    fragments.iter().find_map(|(file, text, _)| Some((*file, *text, mention(text, keyword, name)?)))
+}
+
 /// Where a line that begins with `keyword` mentions `name`; an entity type's line, before it says what it is in.
-pub(super) fn mention(text: &str, keyword: &str, name: &str) -> Option<Range<usize>> {
+fn mention(text: &str, keyword: &str, name: &str) -> Option<Range<usize>> {
     let mut start = 0;
     for line in text.split_inclusive('\n') {
         let begins = line.trim_start().starts_with(keyword);

@@ -5,8 +5,6 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use serde_json::json;
-
 use crate::harness::Demo;
 use crate::proxied::{self, Proxy, Upstream, echo, rewritten};
 
@@ -40,12 +38,7 @@ async fn the_customers_calls_are_answered_through_caddy() {
     let demo = Demo::start();
     let caddy = caddy(&demo, &Upstream::Demo);
     proxied::answers_the_customers_calls(&caddy, &demo).await;
-    // A denial is Keyward's own, whole.
-    let call =
-        async |arguments: &[&str]| caddy.call(&caddy.tls("/v1/resources"), Some(demo.get("RK_LIVE")), arguments).await;
-    assert_eq!(call(&["--data", "{}"]).await.json()["missing_scopes"], json!(["resources:write"]));
-    let doubled = format!("Authorization: Bearer {}", demo.get("SK_LIVE"));
-    call(&["--header", &doubled]).await.is_denied(401, "credentials_malformed");
+    proxied::passes_denials_on(&caddy, &demo).await;
 }
 
 #[tokio::test]

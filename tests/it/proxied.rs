@@ -381,3 +381,12 @@ pub async fn serves_nothing_without_a_decision(proxy: &Proxy, demo: Demo, passed
     assert_eq!(passed.load(Ordering::Relaxed), 1);
     answer
 }
+
+/// A denial is Keyward's own, whole.
+pub async fn passes_denials_on(proxy: &Proxy, demo: &Demo) {
+    let call =
+        async |arguments: &[&str]| proxy.call(&proxy.tls("/v1/resources"), Some(demo.get("RK_LIVE")), arguments).await;
+    assert_eq!(call(&["--data", "{}"]).await.json()["missing_scopes"], json!(["resources:write"]));
+    let doubled = format!("Authorization: Bearer {}", demo.get("SK_LIVE"));
+    call(&["--header", &doubled]).await.is_denied(401, "credentials_malformed");
+}

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
 
 use super::input::{Input, Params, RetryKey, Seen};
-use super::key_list::{beyond, holds};
+use super::key_list::Search;
 use super::once::{Made, once, shown};
 use super::paging::Paging;
 use super::refusal::{Refusal, Refusals};
@@ -126,24 +126,16 @@ pub(super) async fn list_accounts(
     let mut accounts = manage.ledger().ring().accounts();
     caller.keep_those_that_could("getAccount", &mut accounts);
     let place = |live: &LiveAccount| (live.account.created_at, live.account.id);
+    let paging = Paging { after: filter.after, limit: filter.limit };
     // Before any is left out by the search: nobody is told of an account that they may not see.
-    let after = filter.after.as_deref().map(|after| {
-        let id: Option<AccountId> = after.parse().ok();
-        let found = accounts.iter().find(|live| Some(live.account.id) == id);
-        found.map(|live| place(live)).ok_or_else(Paging::no_such_place)
-    });
-    let after = after.transpose()?;
-    if let Some(search) = &filter.search {
-        if search.chars().count() > 200 {
-            return Err(Refusal::invalid(Some("search"), "give up to 200 characters"));
-        }
-        let (search, lower) = (search.trim(), search.trim().to_lowercase());
-        let is_found = |live: &LiveAccount| {
-            holds(&live.account.name, &lower) || beyond(search, &["acct_", live.account.id.as_str()]) == Some("")
-        };
-        accounts.retain(|live| is_found(live));
+    let after = paging.behind(|after| {
+        let id: AccountId = after.parse().ok()?;
+        accounts.iter().find(|live| live.account.id == id).map(|live| place(live))
+    })?;
+    if let Some(search) = filter.search.as_deref().map(Search::of).transpose()? {
+        accounts.retain(|live| search.finds_named(&live.account.name, &["acct_", live.account.id.as_str()]));
     }
-    let (total, paging) = (accounts.len(), Paging { after: filter.after, limit: filter.limit });
+    let total = accounts.len();
     accounts.sort_by_key(|live| place(live));
     accounts.retain(|live| after.is_none_or(|after| place(live) > after));
     let next = paging.cut(&mut accounts, |live| live.account.id.to_string())?;

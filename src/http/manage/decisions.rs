@@ -145,7 +145,7 @@ pub(super) async fn list_decisions(
     };
     let paging = Paging { after: given.after, limit: given.limit };
     let (most, recorder) = (paging.most()?, recorder(&manage)?);
-    let before = paging.after.as_deref().map(str::parse).transpose().map_err(|_| Paging::no_such_place())?;
+    let before = paging.behind(|after| after.parse().ok())?;
     // All that is recorded may have to be looked at.
     let looked = tokio::task::spawn_blocking(move || recorder.page(&filter, before, most + 1)).await;
     let mut records = looked.map_err(|error| Refusal::internal(&error))?;

@@ -59,8 +59,7 @@ impl EventFilter {
     async fn page(self, manage: &Manage, whose: Whose) -> Result<Json<Page<EventView>>, Refusal> {
         let paging = Paging { after: self.after.clone(), limit: self.limit };
         let (most, ledger) = (paging.most()?, manage.ledger().clone());
-        let after =
-            paging.after.as_deref().map(str::parse::<EventId>).transpose().map_err(|_| Paging::no_such_place())?;
+        let after = paging.behind(|after| after.parse::<EventId>().ok())?;
         let user = self.user.as_deref().map(str::parse::<UserId>).transpose();
         let sought = Sought { types: self.r#type, user: user.map_err(|_| Refusal::not_found("user"))? };
         let order = self.order.into();

@@ -83,12 +83,10 @@ impl KeyFilter {
         let paging = Paging { after: self.after.clone(), limit: self.limit };
         let search = self.search.as_deref().map(Search::of).transpose()?;
         // Before any is left out: the list goes on behind a key that has changed meanwhile. Nobody else's keys are looked at.
-        let after = paging.after.as_deref().map(|after| {
-            let id: Option<KeyId> = after.parse().ok();
-            let found = keys.iter().find(|live| Some(live.key.id) == id);
-            found.map(|live| place(live)).ok_or_else(Paging::no_such_place)
-        });
-        let after = after.transpose()?;
+        let after = paging.behind(|after| {
+            let id: KeyId = after.parse().ok()?;
+            keys.iter().find(|live| live.key.id == id).map(|live| place(live))
+        })?;
         keys.retain(|live| self.admits(&live.key, search.as_ref(), manage.soon, now));
         if let Some(since) = self.unused_since {
             let uses = manage.ledger().all_uses()?;
@@ -142,14 +140,15 @@ fn needs_attention(key: &Key, soon: SignedDuration, now: Timestamp) -> bool {
     is_open || KeyState::of(key, now) == KeyState::Compromised
 }
 
-/// A text that keys are looked for by.
-struct Search {
+/// A text that keys and accounts are looked for by.
+pub(super) struct Search {
     text: String,
     lower: String,
 }
 
 impl Search {
-    fn of(text: &str) -> Result<Self, Refusal> {
+    /// What people typed.
+    pub fn of(text: &str) -> Result<Self, Refusal> {
         if text.chars().count() > 200 {
             return Err(Refusal::invalid(Some("search"), "give up to 200 characters"));
         }
@@ -157,11 +156,14 @@ impl Search {
         Ok(Self { text: text.to_owned(), lower: text.to_lowercase() })
     }
 
+    /// Whether it is in this name, or says how this id begins.
+    pub fn finds_named(&self, name: &str, id: &[&str]) -> bool {
+        holds(name, &self.lower) || beyond(&self.text, id) == Some("")
+    }
+
     fn finds(&self, key: &Key) -> bool {
-        let holds = |text: &str| holds(text, &self.lower);
-        holds(&key.name)
-            || key.note().is_some_and(holds)
-            || beyond(&self.text, &["key_", key.id.as_str()]) == Some("")
+        self.finds_named(&key.name, &["key_", key.id.as_str()])
+            || key.note().is_some_and(|note| holds(note, &self.lower))
             || key.secrets().any(|secret| self.is_of(key, secret))
     }
 
@@ -182,7 +184,7 @@ impl Search {
 
 /// What is left of a text behind these parts, one after the other: nothing, when it ends among them; `None`, when it says
 /// something else.
-pub(super) fn beyond<'a>(mut text: &'a str, parts: &[&str]) -> Option<&'a str> {
+fn beyond<'a>(mut text: &'a str, parts: &[&str]) -> Option<&'a str> {
     for part in parts {
         match text.strip_prefix(part) {
             Some(rest) => text = rest,
@@ -193,7 +195,7 @@ pub(super) fn beyond<'a>(mut text: &'a str, parts: &[&str]) -> Option<&'a str> {
 }
 
 /// Whether a text holds another one that is in small letters already.
-pub(super) fn holds(text: &str, lower: &str) -> bool {
+fn holds(text: &str, lower: &str) -> bool {
     if text.is_ascii() && lower.is_ascii() {
         let (text, lower) = (text.as_bytes(), lower.as_bytes());
         return lower.is_empty() || text.windows(lower.len()).any(|part| part.eq_ignore_ascii_case(lower));

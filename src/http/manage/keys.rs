@@ -282,10 +282,9 @@ pub(super) async fn update_key(
         rotate_every: input.rotate_every.map(every).transpose()?,
     };
     change(&manage, caller, &key, seen, move |key, by| {
-        let changes = key.update(update.clone(), by.now)?;
-        let event = Event::new(Happened::KeyUpdated, by);
-        let event = changes.iter().fold(event, |event, one| event.changing(one.field, &one.before, &one.after));
-        Ok((!changes.is_empty()).then_some(event))
+        let before = key.chosen();
+        key.update(update.clone(), by.now)?;
+        Ok(Event::of_changes(Happened::KeyUpdated, by, before, key.chosen()))
     })
     .await
 }

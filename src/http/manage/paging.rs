@@ -35,8 +35,9 @@ impl Paging {
         Ok(all.last().filter(|_| is_more).map(name))
     }
 
-    /// The refusal of an `after` that nothing has.
-    pub fn no_such_place() -> Refusal {
-        Refusal::invalid(Some("after"), "give the `next` of the page before")
+    /// The place that the list goes on behind, if it does not begin. `place` finds what an `after` stands for.
+    pub fn behind<P>(&self, place: impl FnOnce(&str) -> Option<P>) -> Result<Option<P>, Refusal> {
+        let missing = || Refusal::invalid(Some("after"), "give the `next` of the page before");
+        self.after.as_deref().map(|after| place(after).ok_or_else(missing)).transpose()
     }
 }

@@ -318,8 +318,7 @@ pub(super) async fn list_users(
 ) -> Result<Json<Page<UserView>>, Refusal> {
     caller.may(Subject::System)?;
     let mut users = manage.ledger().people().all();
-    if let Some(after) = &paging.after {
-        let after: Place = after.parse().map_err(|()| Paging::no_such_place())?;
+    if let Some(after) = paging.behind(|after| after.parse::<Place>().ok())? {
         users.retain(|live| Place::of(&live.user) > after);
     }
     let next = paging.cut(&mut users, |live| Place::of(&live.user).to_string())?;
@@ -400,16 +399,23 @@ pub(super) async fn update_user(
     let change = move |user: &mut User| {
         let now = by.now;
         let before = told(user);
-        input.email.as_deref().map_or(Ok(false), |email| user.readdress(email, now))?;
-        input.name.as_deref().map_or(Ok(false), |name| user.rename(name, now))?;
-        let _ = input.operator.is_some_and(|is| if is { user.promote(now) } else { user.demote(now) });
-        let _ = input.active.is_some_and(|is| if is { user.enable(now) } else { user.disable(now) });
-        let changes = before.into_iter().zip(told(user)).filter(|(before, after)| before != after);
-        let event = changes.fold(None, |event: Option<Event>, ((field, before), (_, after))| {
-            let event = event.unwrap_or_else(|| Event::new(Happened::UserUpdated, &by));
-            Some(event.changing(field, before, after))
-        });
-        Ok(event)
+        if let Some(email) = &input.email {
+            user.readdress(email, now)?;
+        }
+        if let Some(name) = &input.name {
+            user.rename(name, now)?;
+        }
+        match input.operator {
+            Some(true) => user.promote(now),
+            Some(false) => user.demote(now),
+            None => false,
+        };
+        match input.active {
+            Some(true) => user.enable(now),
+            Some(false) => user.disable(now),
+            None => false,
+        };
+        Ok(Event::of_changes(Happened::UserUpdated, &by, before, told(user)))
     };
     let live = blocking(move || ledger.change_user(&id, seen.wanted(live.version), None, change)).await?;
     Ok(versioned(live.version, UserView::of(&live.user)))

@@ -17,7 +17,7 @@ use serde::Serialize;
 use self::compare::{Demands, content, looks_at_principal};
 use super::declared::Declared;
 use super::management::{self, Management};
-use super::revision::{Fragment, Written, mention, schema_fragments, written_policies};
+use super::revision::{Fragment, Written, mentioned, schema_fragments, written_policies};
 use super::slice::{Applies, Slicer};
 use super::{Bundle, Problem, Revision, Route, Slice, Target};
 use crate::key::{AccountId, EnvironmentId, KeyId, UserId};
@@ -373,14 +373,11 @@ impl Api<'_> {
 
     /// A finding at the first of these places that there is: the beginning of a line, and what the line mentions.
     fn found(&self, code: &'static str, places: &[(&str, &str)], message: String, help: &str) -> Finding {
-        for (begins, name) in places {
-            for (file, text, _) in self.fragments {
-                if let Some(span) = mention(text, begins, name) {
-                    return Finding { code, problem: Problem::at(file, text, span, message, help) };
-                }
-            }
-        }
-        Finding { code, problem: Problem { help: Some(help.to_owned()), ..Problem::in_file("schemas", message) } }
+        let problem = match places.iter().find_map(|(begins, name)| mentioned(self.fragments, begins, name)) {
+            Some((file, text, span)) => Problem::at(file, text, span, message, help),
+            None => Problem { help: Some(help.to_owned()), ..Problem::in_file("schemas", message) },
+        };
+        Finding { code, problem }
     }
 }
 

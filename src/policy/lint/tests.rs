@@ -208,6 +208,12 @@ fn each_mistake_is_found_where_it_is() {
             &["route-not-permitted schemas/docs-api.cedarschema:54"],
             "GET /v1/jobs",
         ),
+        (
+            "a method that no client sends",
+            with(SCHEMA, |text| text.replacen("@http(\"GET /v1/jobs\")", "@http(\"FETCH /v1/jobs\")", 1)),
+            &["unusual-method schemas/docs-api.cedarschema:54"],
+            "FETCH is no method",
+        ),
     ];
     let mut wrong = Vec::new();
     for (what, bundle, expected, words) in cases {
